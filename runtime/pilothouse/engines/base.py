@@ -1,0 +1,180 @@
+"""The two seams: `Engine`, what the runtime sees, and `StepEngine`, what the batching loop sees.
+
+`engines/scripted.py` implements both for tests; `engines/loop.py` makes an `Engine` out of any `StepEngine`.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pilothouse.messages import Chunk, Guide, Sampling
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do. What it can't is refused by name at the edge, before any work."""
+
+    logprobs: bool = True
+    seed: bool = True
+    penalties: bool = True
+    logit_bias: bool = True
+    guidance: bool = True
+    prefix_cache: bool = False
+    rollback: bool = False  # drafts may be fed and taken back
+    batched: bool = False  # more than one row a step
+    exact: bool = True  # a row's tokens do not depend on its neighbours, chunks or roll-backs
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row's work, in tokens. `end_ids` close the answer (the model's and the client's); `stop` strings cut the text before themselves."""
+
+    id: str
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    max_tokens: int
+    min_tokens: int = 0
+    end_ids: frozenset[int] = frozenset()
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    guide: Guide | None = None
+    tenant: str = ""
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One row's share of a step: feed `tokens`, answer the logits at the last `wanted` of them (0 within a prompt, 1 + drafts while decoding)."""
+
+    row: int
+    tokens: Sequence[int]
+    wanted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The numbers that gauges, readiness and reprs all read."""
+
+    waiting: int
+    running: int
+    rows: int
+    kv_used: float  # 0..1
+    alive: bool
+    steps: int  # counts up while the engine makes progress
+    idle: bool
+
+
+class StepEngine(Protocol):
+    """Computes; decides nothing. Every call comes from the one thread that owns it.
+
+    Row handles are small integers chosen by the caller, free again after `withdraw`.
+    """
+
+    name: str
+    device: str
+    capabilities: Capabilities
+    rows: int  # most rows at once
+    context: int  # most tokens of one row, prompt and answer
+    tokens_per_step: int  # most tokens one step should be fed, over all rows
+
+    def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
+        """Open `row` for `prompt`. Returns how many of its first tokens need not be fed (a prefix hit, always < len(prompt)), None for "no room now"."""
+
+    def extend(self, row: int, tokens: int) -> bool:
+        """Make room for `tokens` more of this row; False when memory is short (the caller preempts a row or waits)."""
+
+    def step(self, work: Sequence[Work]) -> Logits:
+        """Feed every item; answer float32 logits [sum of wanted, vocabulary], in order. The array is the caller's until the next step."""
+
+    def rollback(self, row: int, tokens: int) -> None:
+        """Forget the last `tokens` of the row (needs `capabilities.rollback`)."""
+
+    def withdraw(self, row: int) -> None:
+        """Close the row and free what it held; its full blocks may stay as a prefix for others."""
+
+    def usage(self) -> float:
+        """Share of the KV memory in use, 0..1."""
+
+    def warm_up(self) -> None:
+        """Run every shape that a first request would otherwise pay for."""
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for metadata and the log: kernels, precision, threads, why this engine was chosen."""
+
+    def close(self) -> None:
+        """Free everything. Called once, from the owning thread."""
+
+
+class TextStream(Protocol):
+    """Token ids of one answer, in order, to text, without ever showing half a character."""
+
+    def step(self, token: int) -> str:
+        """The text that `token` completes, "" while a character is open."""
+
+    def finish(self) -> str:
+        """What is still held back, with U+FFFD for a character that never closed."""
+
+
+class Vocabulary(Protocol):
+    """What the loop needs to know of the tokenizer."""
+
+    size: int
+
+    def stream(self) -> TextStream: ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """The token's own bytes (for logprobs)."""
+
+    def token_text(self, token: int) -> str:
+        """The token as text, special tokens by name."""
+
+
+class Engine(Protocol):
+    """What the runtime sees."""
+
+    name: str
+    device: str
+    capabilities: Capabilities
+    context: int
+
+    def start(self) -> None:
+        """Start the owning thread, load and warm up; blocks until a first answer was computed, raises what loading raised."""
+
+    def generate(self, job: Job) -> AsyncIterator[Chunk]:
+        """Queue `job` and stream its answer. Raises `Overloaded` at once when the queue is full; closing the iterator withdraws the row within one step."""
+
+    def reserve(self, jobs: int) -> None:
+        """Raise `Overloaded` unless `jobs` more could be queued now: for requests of several rows, before any of them starts."""
+
+    def stop(self) -> None:
+        """End the thread; running jobs end with `NotReady`."""
+
+    def stats(self) -> Stats: ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+
+class Guidance(Protocol):
+    """Compiles guides and masks logits; one per model."""
+
+    def compile(self, guide: Guide) -> "GuideState":
+        """Raises `InvalidRequest` for a schema that is too large, too deep or not understood."""
+
+
+class GuideState(Protocol):
+    """One row's place in its grammar."""
+
+    def mask(self, logits: Logits) -> None:
+        """Set the logits [vocabulary] of every token that may not come next to -inf, in place."""
+
+    def accept(self, token: int) -> None: ...
+
+    def rollback(self, tokens: int) -> None: ...
+
+    def finished(self) -> bool:
+        """The text is complete: only an end token may follow."""
