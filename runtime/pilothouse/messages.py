@@ -113,6 +113,20 @@ class ChatRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a request gets where it says nothing: the model's own configuration."""
+
+    max_length: int | None = 300  # prompt and answer together; None: the context window
+    max_tokens: int | None = None  # the answer alone; wins over max_length
+    temperature: float = 0.2
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """One token with its log-probability (natural logarithm, after penalties and bias, before temperature)."""
 
