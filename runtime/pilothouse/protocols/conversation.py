@@ -1,0 +1,86 @@
+"""Messages of a chat, as OpenAI spells them and MLflow and V2 borrow them: strict, text only."""
+
+from typing import Any, Literal, cast
+
+from pilothouse.errors import InvalidRequest, Unsupported
+from pilothouse.messages import Message, ToolCall
+from pilothouse.protocols.fields import Fields, shown, valid_text, wrong_type
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+ECHOED = ("annotations", "audio", "function_call", "refusal", "reasoning_content")
+"""Fields that clients send back from an answer: empty they mean nothing, filled they are refused."""
+
+
+def messages(values: list[Any], path: str = "messages") -> tuple[Message, ...]:
+    """The conversation in `values`.
+
+    Raises `InvalidRequest` naming the message and the field: unknown role or field, content that is not text, a tool's answer that
+    answers no call.
+    """
+    if not values:
+        raise InvalidRequest(f"{path} must not be empty", field=path)
+    turns: list[Message] = []
+    calls: set[str] = set()
+    for index, value in enumerate(values):
+        turn = _message(Fields(value, f"{path}[{index}]"))
+        calls.update(call.id for call in turn.tool_calls)
+        if turn.tool_call_id is not None and turn.tool_call_id not in calls:
+            field = f"{path}[{index}].tool_call_id"
+            raise InvalidRequest(f"{field} {shown(turn.tool_call_id)} answers no tool call before it", field=field)
+        turns.append(turn)
+    return tuple(turns)
+
+
+def _message(fields: Fields) -> Message:
+    role = fields.need_text("role")
+    if role == "function":
+        raise Unsupported(
+            f"{fields.path('role')} 'function' is deprecated: send role 'tool' with a tool_call_id", field=fields.path("role")
+        )
+    if role not in ROLES:
+        raise InvalidRequest(f"{fields.path('role')} must be one of {', '.join(ROLES)}, not {shown(role)}", field=fields.path("role"))
+    calls = _tool_calls(fields.items("tool_calls"), fields.path("tool_calls")) if role == "assistant" else ()
+    answered = fields.need_text("tool_call_id") if role == "tool" else None
+    content = "" if calls and "content" not in fields else _content(fields.need("content"), fields.path("content"))
+    name = fields.text("name")
+    if role == "assistant":
+        for echo in ECHOED:
+            if fields.take(echo):
+                raise Unsupported(f"{fields.path(echo)} is not supported: send the text as content", field=fields.path(echo))
+    fields.take("content")
+    fields.finish()
+    turn = cast(Literal["system", "user", "assistant", "tool"], "system" if role == "developer" else role)
+    return Message(role=turn, content=content, name=name, tool_calls=calls, tool_call_id=answered)
+
+
+def _content(value: Any, path: str) -> str:
+    if isinstance(value, str):
+        return valid_text(value, path)
+    if not isinstance(value, list):
+        wrong_type(path, "a string or a list of text parts", value)
+    if not value:
+        raise InvalidRequest(f"{path} must have at least one part", field=path)
+    return "\n".join(_part(Fields(part, f"{path}[{index}]")) for index, part in enumerate(value))
+
+
+def _part(fields: Fields) -> str:
+    """The text of one part. Images, audio and files are refused before anything in them is looked at: no URL is ever fetched."""
+    sort = fields.need_text("type")
+    if sort != "text":
+        raise Unsupported(f"{fields.path('type')} {shown(sort)} is not supported: this model reads text only", field=fields.path("type"))
+    text = fields.need_text("text")
+    fields.finish()
+    return text
+
+
+def _tool_calls(values: list[Any], path: str) -> tuple[ToolCall, ...]:
+    return tuple(_tool_call(Fields(value, f"{path}[{index}]")) for index, value in enumerate(values))
+
+
+def _tool_call(fields: Fields) -> ToolCall:
+    fields.choice("type", "function")
+    function = fields.need_object("function")
+    call = ToolCall(id=fields.need_text("id"), name=function.need_text("name"), arguments=function.need_text("arguments"))
+    function.finish()
+    fields.finish(ignored=("index",))  # left over by clients that join a stream themselves
+    return call

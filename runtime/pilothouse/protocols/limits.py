@@ -1,0 +1,186 @@
+"""The bounds of one request, the same on every protocol.
+
+Each protocol only translates; what comes out is checked here, once, so that no wire is a way around another's limit.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from pilothouse.errors import InvalidRequest, PilothouseError
+from pilothouse.messages import ChatRequest, Message
+from pilothouse.protocols.fields import shown
+
+INT32 = (1 << 31) - 1
+INT64 = (1 << 63) - 1
+MAX_BIASES = 1024  # entries of logit_bias
+MAX_STOP_IDS = 128  # entries of stop_token_ids
+MAX_NAME = 512  # characters of user, and of a message's name or tool_call_id
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An interval of numbers; `open` leaves its lower end out."""
+
+    low: float
+    high: float
+    open: bool = False
+
+    def holds(self, value: float) -> bool:
+        return math.isfinite(value) and value <= self.high and (value > self.low if self.open else value >= self.low)
+
+    def __str__(self) -> str:
+        return f"above {self.low:g} and at most {self.high:g}" if self.open else f"between {self.low:g} and {self.high:g}"
+
+
+SAMPLING: Mapping[str, Bound] = {
+    "temperature": Bound(0, 2),
+    "top_p": Bound(0, 1, open=True),
+    "min_p": Bound(0, 1),
+    "repetition_penalty": Bound(0, 2, open=True),
+    "presence_penalty": Bound(-2, 2),
+    "frequency_penalty": Bound(-2, 2),
+}
+BIAS = Bound(-100, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings of the same names, and the size of the model's vocabulary. `max_tokens` 0: whatever the context window holds."""
+
+    max_messages: int
+    max_content_bytes: int
+    max_rows: int
+    max_n: int
+    max_stop: int
+    max_stop_bytes: int
+    max_tools: int
+    max_schema_bytes: int
+    max_schema_depth: int
+    max_top_logprobs: int
+    max_tokens: int
+    vocabulary: int
+
+    @classmethod
+    def from_settings(cls, settings: Any, vocabulary: int) -> Self:
+        """Taken from any object with attributes of these names."""
+        return cls(vocabulary=vocabulary, **{f.name: getattr(settings, f.name) for f in fields(cls) if f.name != "vocabulary"})
+
+    @property
+    def most_tokens(self) -> int:
+        """The largest `max_tokens` that may be asked for."""
+        return self.max_tokens or INT32
+
+    def check_rows(self, requests: Sequence[ChatRequest], field: str, names: Mapping[str, str] | None = None) -> None:
+        """Check the requests of one body together: their number, all their text, and each alone.
+
+        Raises `InvalidRequest` that names `field` for the number of rows, else what `check` raises.
+        """
+        if not requests:
+            raise InvalidRequest(f"{field} must have at least one row", field=field)
+        if len(requests) > self.max_rows:
+            raise InvalidRequest(f"{field} has {len(requests)} rows; at most {self.max_rows} are taken at once", field=field)
+        self._content(sum(content_bytes(r) for r in requests), field)
+        for request in requests:
+            self.check(request, names)
+
+    def check(self, request: ChatRequest, names: Mapping[str, str] | None = None) -> None:
+        """Check every parameter of `request`; `names` maps a field to what this wire calls it.
+
+        Raises `InvalidRequest` that names the field, its value and its bound.
+        """
+        try:
+            self._prompt(request)
+            self._sampling(request)
+            self._length(request)
+            self._answer(request)
+        except PilothouseError as error:
+            if not names or error.field is None or error.field not in names:
+                raise
+            old, new = error.field, names[error.field]
+            raise type(error)(error.message.replace(old, new, 1), field=new, code=error.code) from None
+
+    def _prompt(self, request: ChatRequest) -> None:
+        if (request.prompt is None) == (not request.messages):
+            raise InvalidRequest("exactly one of messages and prompt must be given", field="messages")
+        _at_most("messages", len(request.messages), self.max_messages, "messages")
+        if request.prompt is not None and not len(request.prompt):
+            raise InvalidRequest("prompt must not be empty", field="prompt")
+        if isinstance(request.prompt, tuple):
+            self._ids("prompt", request.prompt)
+        for index, message in enumerate(request.messages):
+            for name in ("name", "tool_call_id"):
+                _short(f"messages[{index}].{name}", getattr(message, name))
+        self._content(content_bytes(request), "prompt" if request.messages == () else "messages")
+
+    def _sampling(self, request: ChatRequest) -> None:
+        for name, bound in SAMPLING.items():
+            value = getattr(request, name)
+            if value is not None and not bound.holds(value):
+                raise InvalidRequest(f"{name} must be {bound}, not {shown(value)}", field=name)
+        _within("top_k", request.top_k, 0, INT32, " (0: all tokens)")
+        _within("seed", request.seed, -INT64 - 1, INT64)
+        _at_most("logit_bias", len(request.logit_bias), MAX_BIASES, "tokens")
+        self._ids("logit_bias", tuple(token for token, _ in request.logit_bias))
+        for token, bias in request.logit_bias:
+            if not BIAS.holds(bias):
+                raise InvalidRequest(f"logit_bias of token {token} must be {BIAS}, not {shown(bias)}", field="logit_bias")
+
+    def _length(self, request: ChatRequest) -> None:
+        _within("max_tokens", request.max_tokens, 1, self.most_tokens)
+        _within("min_tokens", request.min_tokens, 0, request.max_tokens or self.most_tokens)
+        _within("n", request.n, 1, self.max_n)
+        _at_most("stop", len(request.stop), self.max_stop, "strings")
+        for text in request.stop:
+            if not text:
+                raise InvalidRequest("stop must not hold an empty string", field="stop")
+            if (size := len(text.encode())) > self.max_stop_bytes:
+                raise InvalidRequest(f"stop has a string of {size} bytes; at most {self.max_stop_bytes} are taken", field="stop")
+        _at_most("stop_token_ids", len(request.stop_token_ids), MAX_STOP_IDS, "tokens")
+        self._ids("stop_token_ids", request.stop_token_ids)
+
+    def _answer(self, request: ChatRequest) -> None:
+        _within("logprobs", request.logprobs, 0, self.max_top_logprobs)
+        _at_most("tools", len(request.tools), self.max_tools, "tools")
+        _short("user", request.user)
+        if request.guide is not None and request.guide.schema is not None:
+            size = len(request.guide.schema.encode())
+            if size > self.max_schema_bytes:
+                raise InvalidRequest(
+                    f"response_format has a schema of {size} bytes; at most {self.max_schema_bytes} are taken", field="response_format"
+                )
+
+    def _ids(self, field: str, ids: Sequence[int]) -> None:
+        for token in ids:
+            if not 0 <= token < self.vocabulary:
+                raise InvalidRequest(f"{field} has token {shown(token)}; the model's tokens are 0 to {self.vocabulary - 1}", field=field)
+
+    def _content(self, size: int, field: str) -> None:
+        if size > self.max_content_bytes:
+            raise InvalidRequest(f"{field} has {size} bytes of text; at most {self.max_content_bytes} are taken", field=field)
+
+
+def content_bytes(request: ChatRequest) -> int:
+    """All text of a request in bytes of UTF-8: the prompt or the messages with their tool calls."""
+    prompt = len(request.prompt.encode()) if isinstance(request.prompt, str) else 0
+    return prompt + sum(_message_bytes(m) for m in request.messages)
+
+
+def _message_bytes(message: Message) -> int:
+    return len(message.content.encode()) + sum(len(c.arguments.encode()) + len(c.name.encode()) for c in message.tool_calls)
+
+
+def _within(name: str, value: int | None, low: int, high: int, note: str = "") -> None:
+    if value is not None and not low <= value <= high:
+        raise InvalidRequest(f"{name} must be between {low} and {high}{note}, not {shown(value)}", field=name)
+
+
+def _at_most(name: str, count: int, most: int, things: str) -> None:
+    if count > most:
+        raise InvalidRequest(f"{name} has {count} {things}; at most {most} are taken", field=name)
+
+
+def _short(name: str, value: str | None) -> None:
+    if value is not None and len(value) > MAX_NAME:
+        raise InvalidRequest(f"{name} has {len(value)} characters; at most {MAX_NAME} are taken", field=name)

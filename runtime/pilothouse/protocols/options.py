@@ -1,0 +1,116 @@
+"""The sampling options: one set of names for every protocol, read once into `ChatRequest`'s fields."""
+
+from typing import Any
+
+from pilothouse.errors import InvalidRequest
+from pilothouse.protocols.fields import Fields, kind, valid_text, wrong_type
+
+HINTS = {
+    "max_length": "send max_tokens, which counts the answer alone",
+    "max_new_tokens": "send max_tokens",
+    "do_sample": "send temperature; 0 is greedy",
+    "num_return_sequences": "send n",
+    "best_of": "send n",
+    "random_seed": "send seed",
+    "stop_words": "send stop",
+    "stop_sequences": "send stop",
+}
+"""What to send in place of other systems' names."""
+
+REFUSED = {
+    "chat_template": "the model's own template is the only one",
+    "chat_template_kwargs": "the model's own template takes no client's arguments",
+    "guided_choice": "send response_format with a json_schema",
+    "guided_grammar": "send response_format with a json_schema",
+    "guided_json": "send response_format with a json_schema",
+    "guided_regex": "send response_format with a json_schema",
+    "structured_outputs": "send response_format with a json_schema",
+    "prompt_embeds": "a client's tensors are never read",
+}
+"""Options of other servers that will never be honoured here."""
+
+NAMES = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "seed",
+    "max_tokens",
+    "max_completion_tokens",
+    "min_tokens",
+    "stop",
+    "stop_token_ids",
+    "ignore_eos",
+    "n",
+    "user",
+)
+
+
+def options(fields: Fields) -> dict[str, Any]:
+    """The options in `fields` as keyword arguments of `ChatRequest`: types are judged here, bounds by `Limits.check`.
+
+    `max_completion_tokens` wins over `max_tokens`; `logprobs`, guides and tools differ between wires and are not read here.
+    """
+    longest = fields.integer("max_tokens")
+    wins = fields.integer("max_completion_tokens")
+    return {
+        "temperature": fields.number("temperature"),
+        "top_p": fields.number("top_p"),
+        "top_k": fields.integer("top_k"),
+        "min_p": fields.number("min_p"),
+        "repetition_penalty": fields.number("repetition_penalty"),
+        "presence_penalty": fields.number("presence_penalty"),
+        "frequency_penalty": fields.number("frequency_penalty"),
+        "logit_bias": _biases(fields.take("logit_bias"), fields.path("logit_bias")),
+        "seed": fields.integer("seed"),
+        "max_tokens": longest if wins is None else wins,
+        "min_tokens": fields.integer("min_tokens") or 0,
+        "stop": _stop(fields.take("stop"), fields.path("stop")),
+        "stop_token_ids": tuple(integers(fields.items("stop_token_ids"), fields.path("stop_token_ids"))),
+        "ignore_eos": fields.boolean("ignore_eos") or False,
+        "n": _count(fields.integer("n")),
+        "user": fields.text("user"),
+    }
+
+
+def integers(values: list[Any], path: str) -> list[int]:
+    """A list of integers, each judged by its own place."""
+    return [Fields.an_integer(value, f"{path}[{index}]") for index, value in enumerate(values)]
+
+
+def strings(values: list[Any], path: str) -> list[str]:
+    """A list of strings, each judged by its own place."""
+    return [Fields.a_text(value, f"{path}[{index}]") for index, value in enumerate(values)]
+
+
+def _count(value: int | None) -> int:
+    return 1 if value is None else value
+
+
+def _stop(value: Any, path: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (valid_text(value, path),)
+    if isinstance(value, list):
+        return tuple(strings(value, path))
+    raise InvalidRequest(f"{path} must be a string or a list of strings, not {kind(value)}", field=path, code="invalid_type")
+
+
+def _biases(value: Any, path: str) -> tuple[tuple[int, float], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, dict):
+        wrong_type(path, "an object of token ids and numbers", value)
+    return tuple((_token(key, path), Fields.a_number(bias, f"{path}.{key}"[:64])) for key, bias in value.items())
+
+
+def _token(key: str, path: str) -> int:
+    # int() alone would take "+5", " 5" and "٥", and make two keys one.
+    if not (key.isascii() and key.isdigit() and len(key) <= 10) or (key[0] == "0" and key != "0"):
+        raise InvalidRequest(f"{path} must have token ids as its keys: whole numbers in decimal", field=path)
+    return int(key)

@@ -1,0 +1,77 @@
+"""Tools that a model may call, and which of them it must: OpenAI's `tools` and `tool_choice`."""
+
+from typing import Any
+
+from pilothouse.errors import InvalidRequest, Unsupported
+from pilothouse.messages import Tool, ToolChoice
+from pilothouse.protocols.fields import Fields, shown, wrong_type
+from pilothouse.protocols.limits import Limits
+from pilothouse.protocols.schema import checked
+
+
+def tools(fields: Fields, limits: Limits) -> tuple[tuple[Tool, ...], ToolChoice | None]:
+    """The tools and the choice among them. Without tools only `tool_choice: none` may stand, which asks for nothing."""
+    given = tuple(_tool(Fields(value, f"{fields.path('tools')}[{index}]"), limits) for index, value in enumerate(fields.items("tools")))
+    names = [tool.name for tool in given]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            path = f"{fields.path('tools')}[{index}].function.name"
+            raise InvalidRequest(f"{path} {shown(name)} is given twice", field=path)
+    choice = _choice(fields.take("tool_choice"), fields.path("tool_choice"), names)
+    # The engine takes what the model writes: it can't hold it to one call.
+    if fields.boolean("parallel_tool_calls") is False and given:
+        path = fields.path("parallel_tool_calls")
+        raise Unsupported(f"{path} false is not supported: the model decides how many tools it calls", field=path)
+    return given, choice if given else None
+
+
+def _tool(fields: Fields, limits: Limits) -> Tool:
+    sort = fields.need_text("type")
+    if sort != "function":
+        raise Unsupported(f"{fields.path('type')} {shown(sort)} is not supported: send function", field=fields.path("type"))
+    function = fields.need_object("function")
+    fields.finish()
+    name = function.need_identifier("name")
+    parameters = function.take("parameters")
+    if parameters is not None:
+        checked(parameters, function.path("parameters"), limits)
+    description = function.text("description") or ""
+    if function.boolean("strict"):
+        raise Unsupported(
+            f"{function.path('strict')} is not supported: arguments are not held to their schema", field=function.path("strict")
+        )
+    function.finish()
+    return Tool(name=name, description=description, parameters=parameters or {})
+
+
+def _choice(value: Any, path: str, names: list[str]) -> ToolChoice | None:
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        choice = _named(Fields(value, path), names)
+    elif not isinstance(value, str):
+        wrong_type(path, "a string or an object", value)
+    elif value == "none":
+        return ToolChoice("none")
+    elif value == "auto":
+        choice = ToolChoice("auto")
+    elif value == "required":
+        choice = ToolChoice("required")
+    else:
+        raise InvalidRequest(f"{path} must be none, auto, required or a function, not {shown(value)}", field=path)
+    if not names:
+        raise InvalidRequest(f"{path} needs tools", field=path)
+    return choice
+
+
+def _named(fields: Fields, names: list[str]) -> ToolChoice:
+    sort = fields.need_text("type")
+    if sort != "function":
+        raise Unsupported(f"{fields.path('type')} {shown(sort)} is not supported: send function", field=fields.path("type"))
+    function = fields.need_object("function")
+    name = function.need_text("name")
+    function.finish()
+    fields.finish()
+    if names and name not in names:
+        raise InvalidRequest(f"{function.path('name')} {shown(name)} is none of the tools", field=function.path("name"))
+    return ToolChoice("function", name)
