@@ -1,0 +1,122 @@
+"""What Prometheus is told: one `Metrics` per server, with a registry of its own, so that two servers of one process do not meet.
+
+No label takes a value that a client chose, and the gauges read the same numbers as readiness, at the moment of the scrape.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pilothouse import calls
+from pilothouse.messages import Usage
+
+PROTOCOLS = ("openai", "v2", "mlflow", "grpc", "other")
+OUTCOMES = ("ok", "refused", "failed", "cancelled")
+
+_FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_NEXT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+_QUEUE = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Load(Protocol):
+    """The part of `engines.base.Stats` that gauges show."""
+
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def kv_used(self) -> float: ...
+
+
+class Metrics:
+    """Every metric of one server; an `answering.Observer`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self._gauges = _Gauges()
+        self.registry.register(self._gauges)
+        r = self.registry
+        self._first = Histogram(
+            "pilothouse_time_to_first_token_seconds", "From a request's arrival to its first token", buckets=_FIRST, registry=r
+        )
+        self._next = Histogram("pilothouse_inter_token_seconds", "Between two tokens of one answer", buckets=_NEXT, registry=r)
+        self._queue = Histogram("pilothouse_queue_seconds", "Wait for a row in the engine", buckets=_QUEUE, registry=r)
+        self._tokens = Counter("pilothouse_tokens", "Tokens by kind; cached ones are counted under prompt too", ["kind"], registry=r)
+        self._requests = Counter(
+            "pilothouse_requests", "Requests that asked for an answer, by how they ended", ["protocol", "outcome"], registry=r
+        )
+        self._cancelled = Counter("pilothouse_cancelled", "Requests whose client went away before the end", registry=r)
+        for kind in ("prompt", "completion", "cached"):
+            self._tokens.labels(kind)
+        for protocol in PROTOCOLS:
+            for outcome in OUTCOMES:
+                self._requests.labels(protocol, outcome)
+
+    def watch(self, name: str, load: Callable[[], Load | None], facts: Callable[[], dict[str, str]]) -> None:
+        """Show the gauges of the model `name` from `load()`, and `facts()` as the labels of its info metric, at each scrape."""
+        self._gauges.sources[name] = (load, facts)
+
+    def unwatch(self, name: str) -> None:
+        self._gauges.sources.pop(name, None)
+
+    def first_token(self, seconds: float) -> None:
+        self._first.observe(seconds)
+
+    def next_token(self, seconds: float) -> None:
+        self._next.observe(seconds)
+
+    def queued(self, seconds: float) -> None:
+        self._queue.observe(seconds)
+
+    def tokens(self, usage: Usage) -> None:
+        self._tokens.labels("prompt").inc(usage.prompt_tokens)
+        self._tokens.labels("completion").inc(usage.completion_tokens)
+        self._tokens.labels("cached").inc(usage.cached_tokens)
+
+    def outcome(self, protocol: str, outcome: str) -> None:
+        """Count one request. The edge knows best which wire it came over; `protocol` counts where there was no edge."""
+        known = calls.current().protocol
+        protocol = known if known in PROTOCOLS else protocol
+        self._requests.labels(protocol if protocol in PROTOCOLS else "other", outcome if outcome in OUTCOMES else "failed").inc()
+        if outcome == "cancelled":
+            self._cancelled.inc()
+
+    def render(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _Gauges(Collector):
+    """Reads the same numbers as readiness, at the moment of the scrape."""
+
+    def __init__(self) -> None:
+        self.sources: dict[str, tuple[Callable[[], Load | None], Callable[[], dict[str, str]]]] = {}
+
+    def describe(self) -> Iterable[Metric]:
+        return self._families()
+
+    def collect(self) -> Iterator[Metric]:
+        waiting, running, kv = families = self._families()
+        info = GaugeMetricFamily("pilothouse_model_info", "What is served, and on what", labels=["name", "version", "engine", "device"])
+        loads = [load for source, _ in self.sources.values() if (load := source()) is not None]
+        waiting.add_metric([], sum(load.waiting for load in loads))
+        running.add_metric([], sum(load.running for load in loads))
+        kv.add_metric([], max((load.kv_used for load in loads), default=0.0))
+        for name, (_, facts) in self.sources.items():
+            known = facts()
+            info.add_metric([name, *(known.get(label, "") for label in ("version", "engine", "device"))], 1.0)
+        yield from families
+        yield info
+
+    def _families(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily]:
+        return (
+            GaugeMetricFamily("pilothouse_requests_waiting", "Requests that wait for a row"),
+            GaugeMetricFamily("pilothouse_requests_running", "Requests that have a row"),
+            GaugeMetricFamily("pilothouse_kv_usage_ratio", "Share of the key and value memory in use"),
+        )

@@ -1,0 +1,117 @@
+"""The outermost layer of REST: every request gets an id and an account, every refusal its shape, and the access log its one line.
+
+Pure ASGI, as all layers here: Starlette's BaseHTTPMiddleware would put a task between a stream and its client.
+"""
+
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pilothouse import calls
+from pilothouse.calls import Call
+from pilothouse.errors import PilothouseError
+from pilothouse.metrics import Metrics
+from pilothouse.server.health import Health
+from pilothouse.server.refusals import TooManyHeaders, protocol_of, refusal
+
+log = logging.getLogger("pilothouse.server")
+access = logging.getLogger("pilothouse.access")
+
+CLIENT_GONE = 499  # nginx's word for it; in the log only
+PROBES = frozenset({"/v2/health/live", "/v2/health/ready", "/ping", "/health"})
+
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def request_id(given: str | None) -> str:
+    """The client's id where it is short and plain enough for a log, else a new one."""
+    return given if given is not None and _ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first value of a request header, by its lower-case name."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
+
+
+class Edge:
+    """Puts `call` and `request_id` into the scope's state; nothing gets past it but a whole response."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, health: Health, max_headers: int) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._health = health
+        self._max_headers = max_headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        call = Call(id=request_id(header(scope, b"x-request-id")), protocol=protocol_of(scope["path"]))
+        calls.begin(call)
+        scope.setdefault("state", {}).update(call=call, request_id=call.id, tenant="")
+        reply = _Reply(send, call.id, self._health)
+        began = time.monotonic()
+        try:
+            if len(scope["headers"]) > self._max_headers:
+                raise TooManyHeaders(f"the request has {len(scope['headers'])} headers; at most {self._max_headers} are read")
+            await self._app(scope, receive, reply.send)
+        except PilothouseError as error:
+            if not reply.status:
+                await refusal(scope["path"], error)(scope, receive, reply.send)
+        except Exception as error:
+            log.exception("request %s failed", call.id)
+            if not reply.status:
+                await refusal(scope["path"], error)(scope, receive, reply.send)
+        finally:
+            self._note(scope, call, reply.status, time.monotonic() - began)
+
+    def _note(self, scope: Scope, call: Call, status: int, seconds: float) -> None:
+        """One line a request: never its content, never a key."""
+        route = getattr(scope.get("route"), "path", None)
+        if scope["state"].get("client_gone"):
+            status = CLIENT_GONE
+        elif call.outcome == "none" and status >= 400 and scope["method"] == "POST" and call.protocol != "other":
+            # Refused before the engine was asked, which counts the others itself.
+            self._metrics.outcome(call.protocol, "refused" if status < 500 or status == 503 else "failed")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        line = {"method": method, "route": route or "unknown", "status": status}
+        note(call, line, seconds, quiet=route in PROBES and status in (200, 503))
+
+
+def note(call: Call, line: dict[str, Any], seconds: float, *, quiet: bool = False) -> None:
+    """Write one access line: who asked, how it ended, what it cost. Probes only at debug."""
+    line = {"id": call.id, "key": call.tenant, "protocol": call.protocol, **line, "ms": round(seconds * 1000, 1)}
+    if call.outcome != "none":
+        line["outcome"] = call.outcome
+    if call.first_token_seconds is not None:
+        line["ttft_ms"] = round(call.first_token_seconds * 1000, 1)
+    if call.prompt_tokens:
+        line |= {"prompt_tokens": call.prompt_tokens, "completion_tokens": call.completion_tokens, "cached_tokens": call.cached_tokens}
+    access.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": line})
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class _Reply:
+    """Watches a response go out, and adds the headers that every one has."""
+
+    def __init__(self, send: Send, request_id: str, health: Health) -> None:
+        self._send = send
+        self._id = request_id.encode("ascii")
+        self._health = health
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message.get("headers", ()), (b"x-request-id", self._id)]
+            if self._health.leaving and (b"connection", b"close") not in headers:
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
+        await self._send(message)

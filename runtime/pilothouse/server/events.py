@@ -1,0 +1,57 @@
+"""A stream of server-sent events that keeps three promises: refusals come before the first byte with a status of their own, what breaks
+later is a last event, and the stream behind it is closed the moment the client is gone."""
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import TypeVar
+
+from starlette.types import Receive, Scope, Send
+
+from pilothouse.errors import PilothouseError
+from pilothouse.protocols import sse
+
+log = logging.getLogger("pilothouse.server")
+
+T = TypeVar("T")
+
+
+class EventStream:
+    """An ASGI response. Make it with `begin`."""
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None], failed: Callable[[BaseException], bytes]) -> None:
+        self._first = first
+        self._rest = rest
+        self._failed = failed
+
+    @classmethod
+    async def begin(cls, items: AsyncIterator[T], write: Callable[[T], bytes], failed: Callable[[BaseException], bytes]) -> "EventStream":
+        """Wait for the first of `items` (what it raises is raised here) and stream all of them, each as JSON written by `write`."""
+        events = _events(items, write)
+        try:
+            return cls(await anext(events, b""), events, failed)
+        except BaseException:
+            await events.aclose()
+            raise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+        headers += [(name.lower().encode(), value.encode()) for name, value in sse.HEADERS.items()]
+        async with aclosing(self._rest) as rest:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            if self._first:
+                await send({"type": "http.response.body", "body": self._first, "more_body": True})
+            try:
+                async for event in rest:
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+            except Exception as error:
+                if not isinstance(error, PilothouseError):
+                    log.exception("a stream failed")
+                await send({"type": "http.response.body", "body": sse.event(self._failed(error)), "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _events(items: AsyncIterator[T], write: Callable[[T], bytes]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(items) as open_items:  # type: ignore[type-var]  # runtimes stream from async generators
+        async for item in open_items:
+            yield sse.event(write(item))

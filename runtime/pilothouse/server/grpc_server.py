@@ -1,0 +1,106 @@
+"""The gRPC port: our calls, the standard health service and reflection, on a port that is never shared, behind the same keys."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health as health_v1
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from pilothouse import calls
+from pilothouse.calls import Call
+from pilothouse.errors import StartError, Unauthenticated
+from pilothouse.server.auth import OPEN_METHODS, Keys
+from pilothouse.server.edge import request_id
+from pilothouse.server.grpc_calls import Calls
+from pilothouse.server.grpc_messages import SERVICE, reflected
+from pilothouse.server.health import Health
+from pilothouse.settings import Settings
+
+_STREAMS = 1024  # at once on one connection
+
+
+class Grpc:
+    """An asyncio gRPC server."""
+
+    def __init__(self, settings: Settings, handlers: Calls, health: Health, keys: Keys | None) -> None:
+        self._settings = settings
+        self._server = aio.server(
+            interceptors=[_Gate(keys)],
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", settings.grpc_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", _STREAMS),
+            ],
+        )
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers.handlers()),))
+        health_pb2_grpc.add_HealthServicer_to_server(HealthService(health), self._server)
+        names = (SERVICE, health_v1.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server, reflected(health_pb2, reflection_pb2))
+
+    async def start(self) -> int:
+        """Listen; the port. Raises `StartError` where it is taken."""
+        host, port = self._settings.host, self._settings.grpc_port
+        try:
+            bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError:
+            raise StartError(f"port {port} is taken (setting grpc_port); stop what listens there, or choose another port or 0") from None
+        await self._server.start()
+        return int(bound)
+
+    async def stop(self, grace: float | None) -> None:
+        """Take no new calls; those that run have `grace` seconds, None: they end now."""
+        await self._server.stop(grace)
+
+
+class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has no types
+    """grpc.health.v1, answered from the same readiness as everything else."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        if request.service not in ("", SERVICE):
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return _serving(self._health.unready())
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  # gRPC's name
+        known = request.service in ("", SERVICE)
+        if not known:
+            yield health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+        async for reason in self._health.watch():
+            if known:
+                yield _serving(reason)
+
+
+def _serving(reason: str | None) -> Any:
+    status = health_pb2.HealthCheckResponse
+    return status(status=status.SERVING if reason is None else status.NOT_SERVING)
+
+
+class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Begins each call's account and denies every method without a key but the open ones."""
+
+    def __init__(self, keys: Keys | None) -> None:
+        self._keys = keys
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        metadata = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
+        call = Call(id=request_id(metadata.get("x-request-id")), protocol="grpc")
+        calls.begin(call)
+        if self._keys is not None and details.method not in OPEN_METHODS:
+            try:
+                call.tenant = self._keys.admit(metadata.get("authorization"))
+            except Unauthenticated as error:
+                return _denied(error.message)
+        return await continuation(details)
+
+
+def _denied(message: str) -> Any:
+    async def deny(request: Any, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, message)
+
+    return grpc.stream_stream_rpc_method_handler(deny)

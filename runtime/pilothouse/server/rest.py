@@ -1,0 +1,174 @@
+"""The REST port: MLServer's application with our routes, behind our layers, on a socket that is already ours."""
+
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from inspect import signature
+from typing import Any
+
+import uvicorn
+from fastapi.exceptions import RequestValidationError
+from mlserver import MLModel
+from mlserver.errors import MLServerError
+from mlserver.handlers import DataPlane, ModelRepositoryHandlers, get_custom_handlers
+from mlserver.rest import RESTServer
+from mlserver.settings import Settings as HostSettings
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp
+
+from pilothouse.errors import InvalidRequest, NotFound, NotReady, PilothouseError
+from pilothouse.metrics import Metrics
+from pilothouse.protocols.fields import shown
+from pilothouse.server.auth import Auth, Keys
+from pilothouse.server.catalog import Catalog
+from pilothouse.server.edge import Edge
+from pilothouse.server.health import Health
+from pilothouse.server.http1 import timed
+from pilothouse.server.refusals import WrongMethod, protocol_of, refusal
+from pilothouse.server.upload import Upload
+from pilothouse.server.v2_rest import V2
+from pilothouse.settings import Settings
+
+_READINESS = frozenset({"/ping", "/health"})
+_FREE = frozenset({"/version"})  # answered whatever the model's state
+_REPOSITORY = "/v2/repository/"
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class QuietServer(uvicorn.Server):
+    """Leaves the signals to us: uvicorn would catch each, and raise it again when it is done."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
+    """MLServer's REST server; what it adds for a model's custom handlers goes through our gates."""
+
+    def __init__(
+        self,
+        host: HostSettings,
+        data_plane: DataPlane,
+        repository: ModelRepositoryHandlers,
+        *,
+        settings: Settings,
+        catalog: Catalog,
+        health: Health,
+        metrics: Metrics,
+        keys: Keys | None,
+    ) -> None:
+        super().__init__(host, data_plane, repository)
+        self._catalog = catalog
+        self._health = health
+        self._custom: dict[int, list[BaseRoute]] = {}
+        router = self._app.router
+        router.redirect_slashes = False
+        kept = [route for route in router.routes if settings.repository_api and route.path.startswith(_REPOSITORY)]
+        router.routes[:] = [*V2(catalog, health).routes(), *kept]
+        for kind in (PilothouseError, MLServerError, HTTPException, RequestValidationError, Exception):
+            self._app.add_exception_handler(kind, self._refuse)
+        app: ASGIApp = Upload(self._app, max_body_bytes=settings.max_body_bytes, upload_seconds=settings.upload_seconds)
+        app = Auth(app, keys=keys)
+        self._server = server(Edge(app, metrics=metrics, health=health, max_headers=settings.max_headers), settings)
+
+    async def _refuse(self, request: Request, error: Exception) -> Response:
+        path = request.scope["path"]
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            error = WrongMethod(self._allowed(request))
+        elif isinstance(error, HTTPException) and error.status_code == 404:
+            error = self._unknown(path)
+        elif isinstance(error, HTTPException | RequestValidationError):
+            error = InvalidRequest("the request is not as this path wants it")
+        elif isinstance(error, MLServerError):
+            error = _hosted(error)
+        return refusal(path, error)
+
+    def _unknown(self, path: str) -> PilothouseError:
+        if self._catalog.starting and (path in _READINESS | _FREE or protocol_of(path) in ("openai", "mlflow")):
+            return NotReady("the model is loading; ask again when /v2/health/ready answers 200")
+        return NotFound(f"no such path: {shown(path)}")
+
+    def _allowed(self, request: Request) -> set[str]:
+        """The methods of every route at this path, not only of the first."""
+        routes = [route for route in self._app.router.routes if isinstance(route, Route)]
+        return {method for route in routes if route.matches(request.scope)[0] is not Match.NONE for method in route.methods or ()}
+
+    # -- a model's own routes --------------------------------------------------------------------------------------------------
+
+    async def add_custom_handlers(self, model: MLModel) -> MLModel:
+        """Handlers that take a request and answer a response become plain routes; any other shape is left to MLServer and FastAPI."""
+        before = list(self._app.router.routes)
+        for custom, method in get_custom_handlers(model):
+            if len(signature(method).parameters) == 1:
+                gate = self._gate(model, custom.rest_path, method)
+                self._app.router.routes.append(Route(custom.rest_path, gate, methods=[custom.rest_method]))
+            else:
+                self._app.add_api_route(custom.rest_path, method, methods=[custom.rest_method])
+        self._custom[id(model)] = [route for route in self._app.router.routes if route not in before]
+        return model
+
+    async def delete_custom_handlers(self, model: MLModel) -> MLModel:
+        gone = self._custom.pop(id(model), [])
+        self._app.router.routes[:] = [route for route in self._app.router.routes if all(route is not other for other in gone)]
+        return model
+
+    def _gate(self, model: MLModel, path: str, handler: Handler) -> Handler:
+        async def gated(request: Request) -> Response:
+            if path in _READINESS:
+                if reason := self._health.unready():
+                    raise NotReady(reason)
+            elif path not in _FREE:
+                self._catalog.demand(model)
+            return await handler(request)
+
+        return gated
+
+    # -- life ------------------------------------------------------------------------------------------------------------------
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Answer on `listening` until `stop`, then finish what runs."""
+        await self._server.serve(sockets=[listening])
+
+    async def stop(self, sig: int | None = None) -> None:
+        """Take no new connections; those without a request are closed."""
+        self._server.should_exit = True
+
+    def cut(self) -> None:
+        """End what still runs."""
+        for task in list(self._server.server_state.tasks):
+            task.cancel()
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+
+    @property
+    def busy(self) -> int:
+        """Requests being answered."""
+        return len(self._server.server_state.tasks)
+
+
+def server(app: ASGIApp, settings: Settings) -> QuietServer:
+    """A uvicorn server for `app`, with nothing of its own to say: no banner, no access log, no signals."""
+    config = uvicorn.Config(
+        app,
+        http=timed(settings.upload_seconds),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # seconds of a timer: a float does
+    )
+    return QuietServer(config)
+
+
+def _hosted(error: Any) -> PilothouseError:
+    """MLServer's error by its status; its text may hold what a client sent, or a path."""
+    if error.status_code == 404:
+        return NotFound("no such model or version", code="model_not_found")
+    return InvalidRequest("the model could not read this request")
