@@ -68,6 +68,11 @@ def shown(value: Any) -> str:
     return kind(value)
 
 
+def spelled(name: Any) -> str:
+    """A field's name as an error may repeat it: as it is where that is short and printable."""
+    return name if isinstance(name, str) and len(name) <= SHOWN and name.isprintable() else shown(name)
+
+
 def valid_text(value: str, path: str) -> str:
     """`value`, if it can be written as UTF-8: half of a surrogate pair can't, and would break tokenizers and answers later."""
     try:
@@ -98,12 +103,20 @@ class Fields:
         """The field whatever its type; it counts as read."""
         return self._left.pop(name, None)
 
+    def left(self) -> dict[Any, Any]:
+        """What nobody took yet."""
+        return dict(self._left)
+
+    def require(self, *names: str) -> None:
+        """Refuse the first of `names` that is absent or null."""
+        for name in names:
+            if name not in self:
+                raise InvalidRequest(f"{self.path(name)} is required", field=self.path(name), code="missing_required_parameter")
+
     def need(self, name: str) -> Any:
         """The field whatever its type; absent or null is refused."""
-        value = self.take(name)
-        if value is None:
-            raise InvalidRequest(f"{self.path(name)} is required", field=self.path(name), code="missing_required_parameter")
-        return value
+        self.require(name)
+        return self.take(name)
 
     def text(self, name: str) -> str | None:
         value = self.take(name)
@@ -168,7 +181,7 @@ class Fields:
             self._left.pop(name, None)
         for name in self._left:
             hint = (hints or {}).get(name)
-            path = self.path(name if isinstance(name, str) and len(name) <= SHOWN and name.isprintable() else shown(name))
+            path = self.path(spelled(name))
             raise InvalidRequest(f"{path} is not a known field" + (f": {hint}" if hint else ""), field=path, code="unknown_parameter")
 
     @staticmethod

@@ -1,9 +1,15 @@
 """What every protocol test starts from."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+with warnings.catch_warnings():
+    # MLServer reads a deprecated name of Starlette's when it is imported; once imported it is silent.
+    warnings.simplefilter("ignore")
+    import mlserver.grpc.converters  # noqa: F401  # for its side effect, before any test
 
 from pilothouse.errors import PilothouseError
 from pilothouse.protocols.limits import Limits

@@ -1,0 +1,81 @@
+"""JSON bodies of V2 over REST, strictly, as MLServer's types; and Triton's generate bodies, which are the same request as one text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlserver.types import InferenceRequest, Parameters, RequestInput, RequestOutput
+
+from pilothouse.errors import InvalidRequest
+from pilothouse.protocols.fields import Fields
+from pilothouse.protocols.v2_binary import NUMBERS, sizes
+
+
+def inference_request(body: Any) -> InferenceRequest:
+    """An inference request: no coercion, no unknown field. Its `model_name` and `model_version` stand in the path already and are ignored."""
+    fields = Fields(body)
+    found: dict[str, Any] = {
+        "id": fields.text("id"),
+        "parameters": _parameters(fields),
+        "inputs": [_input(Fields(value, f"inputs[{index}]")) for index, value in enumerate(fields.need_items("inputs"))],
+    }
+    if "outputs" in fields:
+        found["outputs"] = [_output(Fields(value, f"outputs[{i}]")) for i, value in enumerate(fields.need_items("outputs"))]
+    fields.finish(ignored=("model_name", "model_version", "outputs"), hints={"text_input": "send either text_input or inputs"})
+    return InferenceRequest(**_set(found))
+
+
+def generate_request(body: Any, *, streamed: bool) -> InferenceRequest:
+    """Triton's `{"text_input": ..., "parameters": {...}}`. A `stream` parameter may only repeat what the path says."""
+    fields = Fields(body)
+    text, request_id, parameters = fields.need_text("text_input"), fields.text("id"), fields.object("parameters")
+    fields.finish(hints={"inputs": "send either text_input or inputs"})
+    found: dict[str, Any] = {"id": request_id, "inputs": [RequestInput(name="prompt", datatype="BYTES", shape=[1], data=[text])]}
+    if parameters is not None:
+        stream = parameters.boolean("stream")
+        if stream is not None and stream != streamed:
+            way = "generate_stream" if stream else "generate"
+            raise InvalidRequest(f"parameters.stream is {str(stream).lower()}: post to {way}, or leave it out", field="parameters.stream")
+        found["parameters"] = Parameters(**parameters.left())
+    return InferenceRequest(**_set(found))
+
+
+def generate_answer(response: Mapping[str, Any]) -> dict[str, Any]:
+    """A response (as JSON values) in Triton's form: the text, and what is known of it, in one flat object."""
+    output = response["outputs"][0]
+    text = "".join(value.decode() if isinstance(value, bytes) else value for value in output["data"])
+    answer = {"id": response.get("id"), "model_name": response["model_name"], "model_version": response.get("model_version") or ""}
+    return _set(answer) | {"text_output": text} | (response.get("parameters") or {})
+
+
+def _input(fields: Fields) -> RequestInput:
+    fields.require("name", "shape", "datatype", "data")
+    found = {
+        "name": fields.need_text("name"),
+        "datatype": fields.choice("datatype", "BYTES", *NUMBERS),
+        "shape": sizes(fields.need_items("shape"), fields.path("shape")),
+        "data": fields.need_items("data"),
+        "parameters": _parameters(fields),
+    }
+    fields.finish()
+    return RequestInput(**_set(found))
+
+
+def _output(fields: Fields) -> RequestOutput:
+    found = {"name": fields.need_text("name"), "parameters": _parameters(fields)}
+    fields.finish()
+    return RequestOutput(**_set(found))
+
+
+def _parameters(fields: Fields) -> Parameters | None:
+    given = fields.object("parameters")
+    if given is None:
+        return None
+    values = given.left()
+    given.text("content_type")
+    given.object("headers")
+    return Parameters(**values)
+
+
+def _set(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is None: MLServer tells "not given" from "given as null" by it."""
+    return {name: value for name, value in values.items() if value is not None}
