@@ -1,0 +1,286 @@
+"""Decides one step and accounts for it: who gets a row, what each row is fed, who gives way, who is done. Computes nothing, waits for nothing.
+
+The rules, in order:
+
+- a row that answers comes before any prompt, and is fed in every step;
+- prompts share what is left of a step, and the less the more rows are answering (by the square of their part of the rows: one long prompt
+  beside eight answers gets an eightieth), so that a long prompt does not stall the answers, and a burst of prompts is not slowed by a few;
+- of that, half is the oldest prompt's and the rest goes to the shortest: a short one never waits for a long one, and a long one always gets on;
+- waiting jobs get free rows, tenants in turn. When one doesn't fit into the memory the others wait behind it, until a row ends;
+- when a running row finds no memory, the youngest row gives way: it waits before all others and later goes on where it was;
+- a row that does not even fit alone ends: with `length` if it has answered something, else refused.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from typing import Protocol
+
+from pilothouse.engines.base import Work
+from pilothouse.engines.entry import NOWHERE, Entry
+from pilothouse.engines.lookup import Lookup
+from pilothouse.engines.waiting import Waiting
+from pilothouse.errors import ContextLengthExceeded, DeadlineExceeded, Overloaded, PilothouseError
+from pilothouse.messages import FinishReason
+
+LEAST_CHUNK = 8  # prompt tokens a step has room for, however many rows answer
+SHORT = 8  # a prompt of a step's eighth is short: fed at once, it delays those who answer once and by little
+DRAFT_WIDTH = 8  # tokens that rows and drafts together may have in a step: beyond, a wrong draft costs the others too much
+
+Ending = FinishReason | PilothouseError
+
+
+class Bench(Protocol):
+    """What the ledger asks of the engine's side. `admit` raises a `PilothouseError` that is the job's own fault; anything else is a broken engine."""
+
+    def admit(self, row: int, entry: Entry) -> int | None: ...
+    def extend(self, row: int, tokens: int) -> bool: ...
+    def rollback(self, row: int, tokens: int) -> None: ...
+    def withdraw(self, row: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The engine's sizes and the settings' times, in tokens and seconds. `rows` is at most `tokens_per_step`: each row gets on in every step."""
+
+    rows: int
+    context: int
+    tokens_per_step: int
+    drafts: bool = False
+    queue_seconds: float = 60.0
+    request_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One row's part of a step: its next `tokens`, then drafts. It answers when nothing of it is left to feed."""
+
+    entry: Entry
+    tokens: int
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def answers(self) -> bool:
+        return self.tokens == self.entry.left
+
+    def work(self) -> Work:
+        fed = self.entry.fed
+        return Work(
+            self.entry.row, [*self.entry.tokens[fed : fed + self.tokens], *self.drafts], 1 + len(self.drafts) if self.answers else 0
+        )
+
+
+@dataclass(slots=True)
+class Plan:
+    """One step, decided. `ended` are entries that leave without a token of this step."""
+
+    shares: list[Share] = field(default_factory=list)
+    admitted: list[Entry] = field(default_factory=list)  # for the first time
+    ended: list[tuple[Entry, Ending]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step gave one row: how many of the sampled tokens count, and why it is over, if it is."""
+
+    entry: Entry
+    kept: int
+    reason: FinishReason | None
+
+
+class Ledger:
+    """The rows of one engine's life. `waiting` outlives it."""
+
+    def __init__(self, bench: Bench, waiting: Waiting, limits: Limits) -> None:
+        self.waiting = waiting
+        self.limits = limits
+        self.running: dict[int, Entry] = {}  # in order of age
+        self.blocked = False  # the first in the queue did not fit: nobody is admitted until a row ends
+        self._bench = bench
+        self._free = list(range(limits.rows))
+        heapify(self._free)
+        self._ages = 0
+
+    def __repr__(self) -> str:
+        tokens = sum(entry.fed for entry in self.running.values())
+        return f"<Ledger: {len(self.running)} of {self.limits.rows} rows, {tokens} tokens{', blocked' if self.blocked else ''}, {self.waiting!r}>"
+
+    # -- decide ----------------------------------------------------------------------------------------------------------------
+
+    def plan(self, now: float) -> Plan:
+        """The next step at `now` (monotonic seconds). Nobody running or waiting gives an empty one; somebody always gets on."""
+        plan = Plan()
+        self._expire(now, plan)
+        shares: dict[int, Share] = {}
+        answering = [entry for entry in self.running.values() if entry.left == 1]
+        most = self._draft_most(len(answering))
+        for entry in answering:
+            if entry.row != NOWHERE:  # not given way to an older one just now
+                self._feed(entry, 1, self._drafts(entry, most), shares, plan)
+        self._admit(plan)
+        self._share_out(shares, plan)
+        plan.shares = list(shares.values())
+        return plan
+
+    def _expire(self, now: float, plan: Plan) -> None:
+        limits = self.limits
+        late = [entry for entry in self.waiting if now - entry.arrived > (limits.request_seconds if entry.begun else limits.queue_seconds)]
+        for entry in late:
+            plan.ended.append((entry, _too_long() if entry.begun else _queued_too_long(limits.queue_seconds)))
+        for entry in [entry for entry in self.running.values() if now - entry.arrived > limits.request_seconds]:
+            plan.ended.append((entry, _too_long()))
+        for entry, _ in plan.ended:
+            self.withdraw(entry)
+
+    def _admit(self, plan: Plan) -> None:
+        """Free rows to those who wait."""
+        while self._free and not (self.blocked and self.running) and (entry := self.waiting.first()):
+            self.blocked = False
+            row = self._free[0]
+            try:
+                cached = self._bench.admit(row, entry)
+            except PilothouseError as error:
+                self.waiting.pop()
+                plan.ended.append((entry, error))
+                continue
+            except Exception:
+                self.waiting.pop()  # whatever broke, this one is not tried again on the next engine
+                raise
+            if cached is None and self.running:
+                self.blocked = True
+                return
+            self.waiting.pop()
+            if cached is None:
+                plan.ended.append((entry, _never_fits(entry)))
+                continue
+            heappop(self._free)
+            entry.row, entry.fed = row, cached
+            if entry.begun:
+                self.running[row] = entry
+                self.running = dict(sorted(self.running.items(), key=lambda item: item[1].age))
+                continue
+            entry.age, entry.cached, self._ages = self._ages, cached, self._ages + 1
+            self.running[row] = entry
+            plan.admitted.append(entry)
+            if self.limits.drafts:
+                entry.lookup = Lookup(entry.tokens)
+
+    def _share_out(self, shares: dict[int, Share], plan: Plan) -> None:
+        """What a step has for prompts: more, the more of the rows are prompts; and always one short prompt as a whole."""
+        prompts = [entry for row, entry in self.running.items() if row not in shares]
+        if not prompts:
+            return
+        whole, shortest_first = self.limits.tokens_per_step, sorted(prompts, key=lambda entry: entry.left)
+        base = max(LEAST_CHUNK, whole * len(prompts) ** 2 // (len(prompts) + len(shares)) ** 2)
+        quick = shortest_first[0].left
+        budget = base + (quick if quick <= whole // SHORT else 0)
+        budget = min(budget, whole - sum(1 + len(share.drafts) for share in shares.values()))
+        sizes = {prompts[0]: min(prompts[0].left, -(-base // 2), budget)}
+        budget -= sizes[prompts[0]]
+        for entry in shortest_first:
+            size = min(entry.left - sizes.get(entry, 0), budget)
+            sizes[entry] = sizes.get(entry, 0) + size
+            budget -= size
+        for entry in prompts:
+            if entry.row != NOWHERE and sizes[entry]:
+                self._feed(entry, sizes[entry], (), shares, plan)
+
+    def _feed(self, entry: Entry, tokens: int, drafts: tuple[int, ...], shares: dict[int, Share], plan: Plan) -> None:
+        """Give `entry` its share, taking memory from the youngest row while there is none."""
+        if drafts and not self._bench.extend(entry.row, tokens + len(drafts)):
+            drafts = ()
+        while not drafts and not self._bench.extend(entry.row, tokens):
+            youngest = next(reversed(self.running.values()))
+            if youngest is entry and len(self.running) == 1:
+                plan.ended.append((entry, _never_fits(entry)))
+                self.withdraw(entry)
+                return
+            shares.pop(youngest.row, None)
+            self._leave(youngest)
+            self.waiting.resume(youngest)
+            self.blocked = True  # what it left is for those who run
+            if youngest is entry:
+                return
+        shares[entry.row] = Share(entry, tokens, drafts)
+
+    def _draft_most(self, answering: int) -> int:
+        if not self.limits.drafts or not answering:
+            return 0
+        return min(DRAFT_WIDTH, self.limits.tokens_per_step - len(self.running) + answering) // answering - 1
+
+    def _drafts(self, entry: Entry, most: int) -> tuple[int, ...]:
+        if entry.lookup is None or most < 1:
+            return ()
+        return entry.lookup.draft(min(most, self._limit(entry) - entry.answered - 1))
+
+    # -- account ---------------------------------------------------------------------------------------------------------------
+
+    def account(self, plan: Plan, sampled: Sequence[Sequence[int]]) -> list[Outcome]:
+        """Enter the tokens of a step: one list for each share that answers, in order. Rows that end are withdrawn."""
+        outcomes = []
+        answers = iter(sampled)
+        for share in plan.shares:
+            entry = share.entry
+            if not share.answers:
+                entry.fed += share.tokens
+                continue
+            tokens = next(answers)
+            accepted = len(tokens) - 1
+            kept, reason = self._keep(entry, tokens)
+            entry.fed += share.tokens + accepted
+            entry.tokens.extend(tokens[:kept])
+            if entry.lookup is not None:
+                entry.lookup.account(len(share.drafts), accepted)
+            if reason is not None:
+                self._leave(entry)
+            elif len(share.drafts) > accepted:
+                self._bench.rollback(entry.row, len(share.drafts) - accepted)
+            outcomes.append(Outcome(entry, kept, reason))
+        return outcomes
+
+    def withdraw(self, entry: Entry) -> bool:
+        """Take `entry` out, wherever it is: its client left, or its text is complete. False when it is gone already."""
+        if entry.row != NOWHERE:
+            self._leave(entry)
+            return True
+        return self.waiting.remove(entry)
+
+    def abandon(self) -> None:
+        """The engine is gone, and the rows with it."""
+        for entry in self.running.values():
+            entry.row, entry.fed = NOWHERE, 0
+        self.running.clear()
+
+    def _keep(self, entry: Entry, tokens: Sequence[int]) -> tuple[int, FinishReason | None]:
+        room = self._limit(entry) - entry.answered
+        for place, token in enumerate(tokens[:room], 1):
+            if token in entry.job.end_ids:
+                return place, FinishReason.STOP
+        return (room, FinishReason.LENGTH) if len(tokens) >= room else (len(tokens), None)
+
+    def _limit(self, entry: Entry) -> int:
+        """The most tokens of its answer."""
+        return min(entry.job.max_tokens, self.limits.context - len(entry.job.prompt))
+
+    def _leave(self, entry: Entry) -> None:
+        del self.running[entry.row]
+        heappush(self._free, entry.row)
+        self._bench.withdraw(entry.row)
+        entry.row, entry.fed = NOWHERE, 0
+        self.blocked = False
+
+
+def _too_long() -> DeadlineExceeded:
+    return DeadlineExceeded("the answer took longer than the server allows; ask for fewer tokens with max_tokens")
+
+
+def _queued_too_long(seconds: float) -> Overloaded:
+    return Overloaded(f"no row became free within {seconds:g} s; try again later", retry_after=max(1.0, seconds / 4))
+
+
+def _never_fits(entry: Entry) -> Ending:
+    if entry.answered:
+        return FinishReason.LENGTH
+    return ContextLengthExceeded(
+        f"prompt: its {len(entry.tokens)} tokens need more memory than the server has for one request; shorten it", field="prompt"
+    )

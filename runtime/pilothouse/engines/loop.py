@@ -1,0 +1,345 @@
+"""The one thread that owns an engine: decide (ledger), compute (bench), account (ledger), write (writer), one step after the other.
+
+Event loops tell it things through one queue and hear from it once per step, so neither waits for the other. With nothing to do the thread
+sleeps on that queue.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from pilothouse.engines.base import Capabilities, Guidance, Job, Stats, StepEngine, Vocabulary
+from pilothouse.engines.bench import Bench
+from pilothouse.engines.entry import Entry
+from pilothouse.engines.ledger import Ending, Ledger, Limits, Plan
+from pilothouse.engines.mailbox import Mailbox, Outbox, Stream
+from pilothouse.engines.waiting import Waiting
+from pilothouse.engines.writer import Writer
+from pilothouse.errors import ContextLengthExceeded, EngineFailed, InvalidRequest, NotReady, Overloaded, PilothouseError
+from pilothouse.messages import FinishReason
+
+JOIN_SECONDS = 10.0  # how long `stop` waits for the step that runs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    """One job as the thread knows it: its place, its text, its reader."""
+
+    entry: Entry
+    writer: Writer
+    mailbox: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """The reader of a request is gone."""
+
+    request: _Request
+
+
+class _Stop:
+    """The thread is to end."""
+
+
+class Loop:
+    """An `Engine` made of a `StepEngine`.
+
+    The callbacks are called on the engine's thread and must be quick: `on_queue` hears for how many seconds a job waited, `on_cancel` that a
+    client left before its answer was complete, `on_failure` what the engine raised.
+    """
+
+    name = "none"
+    device = "none"
+    capabilities = Capabilities()
+    context = 0
+
+    def __init__(
+        self,
+        make: Callable[[], StepEngine],
+        vocabulary: Vocabulary,
+        *,
+        guidance: Callable[[], Guidance] | None = None,
+        queue: int = 64,
+        queue_seconds: float = 60.0,
+        request_seconds: float = 600.0,
+        speculation: bool = True,
+        on_queue: Callable[[float], None] = lambda seconds: None,
+        on_cancel: Callable[[], None] = lambda: None,
+        on_failure: Callable[[BaseException], None] = lambda error: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`make` builds the engine, on its thread; again after a failure. `guidance` is built there too, once."""
+        self._make = make
+        self._vocabulary = vocabulary
+        self._make_guidance = guidance
+        self._guidance: Guidance | None = None
+        self._queue = queue
+        self._seconds = (queue_seconds, request_seconds)
+        self._speculation = speculation
+        self._on_queue, self._on_cancel, self._on_failure = on_queue, on_cancel, on_failure
+        self._clock = clock
+
+        self._inbox: SimpleQueue[_Request | _Left | _Stop] = SimpleQueue()  # its put may run in a destructor
+        self._outbox = Outbox()
+        self._waiting = Waiting()
+        self._requests: dict[Entry, _Request] = {}
+        self._bench: Bench | None = None
+        self._ledger: Ledger | None = None
+        self._thread: threading.Thread | None = None
+        self._facts: dict[str, Any] = {}
+
+        self._door = threading.Lock()  # held to count a job in and to close; never while anything is computed
+        self._open = False
+        self._stopping = False
+        self._entered = 0
+        self._left = 0
+        self._steps = 0
+        self._kv_used = 0.0
+        self.progressed = clock()  # monotonic seconds of the last step or the last sign of idleness; stands still in a hung step
+
+    def __repr__(self) -> str:
+        return f"<Loop {self.name} on {self.device}: {'open' if self._open else 'closed'}, {self._steps} steps, {self._ledger!r}>"
+
+    # -- what the runtime sees, from any thread --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread; returns when the engine has answered, raises what loading or answering raised."""
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="engine", daemon=True)  # a hung step can't keep the process
+        self._thread.start()
+        ready.result()
+
+    def generate(self, job: Job) -> Stream:
+        """Queue `job`. Refusals are raised by this call, with nothing queued: `Overloaded`, `NotReady`, `InvalidRequest`."""
+        mailbox = Mailbox(asyncio.get_running_loop())
+        with self._door:
+            self._check_room(1)
+            self._check(job)
+            request = _Request(Entry(job, self._clock()), Writer(job, self._vocabulary), mailbox)
+            self._entered += 1
+            self._inbox.put(request)
+        return Stream(mailbox, partial(self._inbox.put, _Left(request)))
+
+    def reserve(self, jobs: int) -> None:
+        """Raise `Overloaded` unless `jobs` more could be queued now. Nothing is held: queue them before the event loop turns."""
+        with self._door:
+            self._check_room(jobs)
+
+    def stop(self) -> None:
+        """End the thread; jobs that run or wait end with `NotReady`. A step that hangs is left behind after 10 s."""
+        with self._door:
+            self._stopping, self._open = True, False
+        if self._thread is None:
+            return
+        self._inbox.put(_Stop())
+        self._thread.join(JOIN_SECONDS)
+        if self._thread.is_alive():
+            self._end_all()
+            self._inbox.put(_Stop())
+
+    def stats(self) -> Stats:
+        ledger, inside = self._ledger, self._entered - self._left
+        running = len(ledger.running) if ledger else 0
+        return Stats(
+            waiting=max(0, inside - running),
+            running=running,
+            rows=ledger.limits.rows if ledger else 0,
+            kv_used=self._kv_used,
+            alive=self._open,
+            steps=self._steps,
+            idle=not inside,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return dict(self._facts)
+
+    def _check_room(self, jobs: int) -> None:
+        ledger = self._ledger
+        if not self._open or ledger is None:
+            raise self._closed()
+        most = ledger.limits.rows + self._queue
+        if jobs > most:
+            raise InvalidRequest(f"{jobs} answers at once are more than the {most} this server has places for; ask for fewer", field="n")
+        rows = len(ledger.running) if ledger.blocked else ledger.limits.rows  # without memory a free row is none
+        inside = self._entered - self._left
+        if inside + jobs > rows + self._queue:
+            raise Overloaded(f"the queue is full ({self._queue} may wait); try again later", retry_after=1.0 + inside // max(1, rows))
+
+    def _check(self, job: Job) -> None:
+        if not job.prompt:
+            raise InvalidRequest("prompt is empty; send at least one token", field="prompt")
+        if job.max_tokens < 1:
+            raise InvalidRequest("max_tokens must be at least 1", field="max_tokens")
+        if len(job.prompt) >= self.context:
+            raise ContextLengthExceeded(
+                f"prompt: {len(job.prompt)} tokens leave no room for an answer in a context of {self.context}; shorten it", field="prompt"
+            )
+
+    def _closed(self) -> PilothouseError:
+        if self._stopping:
+            return NotReady("the server is stopping; send the request again, another one answers")
+        return NotReady("the engine is not running; try again later")
+
+    # -- the thread ------------------------------------------------------------------------------------------------------------
+
+    def _run(self, ready: "Future[None]") -> None:
+        try:
+            self._build()
+        except BaseException as error:
+            self._close()
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        try:
+            rebuilt = False
+            while not self._serve(rebuilt):
+                rebuilt = True
+        finally:
+            with self._door:
+                self._open = False
+            self._close()
+            self._end_all()
+
+    def _build(self) -> None:
+        """An engine that has answered once, and a ledger for it."""
+        if self._guidance is None and self._make_guidance is not None:
+            self._guidance = self._make_guidance()
+        engine = self._make()
+        self._bench = Bench(engine, self._vocabulary.size, self._guidance, self._on_failure)
+        queue_seconds, request_seconds = self._seconds
+        limits = Limits(
+            rows=min(engine.rows, engine.tokens_per_step),
+            context=engine.context,
+            tokens_per_step=engine.tokens_per_step,
+            drafts=self._speculation and engine.capabilities.rollback,
+            queue_seconds=queue_seconds,
+            request_seconds=request_seconds,
+        )
+        self._bench.answer_once(limits, self._clock())
+        self.name, self.device, self.capabilities, self.context = engine.name, engine.device, engine.capabilities, engine.context
+        self._facts = engine.describe()
+        self._ledger = Ledger(self._bench, self._waiting, limits)
+        with self._door:
+            self._open = not self._stopping
+
+    def _serve(self, rebuilt: bool) -> bool:
+        """Serve with one engine. True: over; False: it broke, and another one has taken its place."""
+        bench, ledger, begun = self._bench, self._ledger, self._steps
+        assert bench is not None
+        assert ledger is not None
+        try:
+            while self._listen(bench, ledger):
+                self._turn(bench, ledger)
+            return True
+        except Exception as error:
+            self._fail(ledger, error)
+            if self._stopping or (rebuilt and self._steps == begun):
+                return True
+        try:
+            self._build()
+        except Exception as error:
+            self._on_failure(error)
+            return True
+        return False
+
+    def _listen(self, bench: Bench, ledger: Ledger) -> bool:
+        """Take in what was said since the last step; sleep while there is nothing to do. False: stop."""
+        while True:
+            self._kv_used, self.progressed = bench.engine.usage(), self._clock()
+            try:
+                said = self._inbox.get(block=not ledger.running and not len(self._waiting))
+            except Empty:
+                return True
+            if isinstance(said, _Stop):
+                return False
+            if isinstance(said, _Request):
+                self._requests[said.entry] = said
+                self._waiting.add(said.entry)
+            elif ledger.withdraw(said.request.entry):
+                self._forget(said.request.entry)
+                self._on_cancel()
+
+    def _turn(self, bench: Bench, ledger: Ledger) -> None:
+        """One step."""
+        plan = ledger.plan(self._clock())
+        for entry in plan.admitted:
+            self._requests[entry].writer.cached = entry.cached
+            self._on_queue(self._clock() - entry.arrived)
+        for entry, ending in plan.ended:
+            self._end(entry, ending)
+        self._outbox.flush()  # these need not wait for the step
+        if plan.shares:
+            self._answer(plan, bench, ledger)
+            self._steps += 1
+        self._outbox.flush()
+
+    def _answer(self, plan: Plan, bench: Bench, ledger: Ledger) -> None:
+        """Tokens to chunks: the last of a row says why it ends, unless its text does so before."""
+        answers = bench.compute(plan.shares)
+        outcomes = ledger.account(plan, [[sampled.token for sampled in answer] for answer in answers])
+        for outcome, answer in zip(outcomes, answers, strict=True):
+            request = self._requests.get(outcome.entry)
+            if request is None:
+                continue  # `stop` gave this step up, and now it has come back
+            for place, sampled in enumerate(answer[: outcome.kept], 1):
+                chunk = request.writer.add(sampled, outcome.reason if place == outcome.kept else None)
+                if chunk is not None:
+                    self._outbox.put(request.mailbox, chunk)
+                if request.writer.ended:
+                    ledger.withdraw(outcome.entry)
+                    self._forget(outcome.entry)
+                    break
+
+    def _fail(self, ledger: Ledger, error: Exception) -> None:
+        """The engine broke: nobody new, its rows end, its memory is freed; those who wait go on waiting."""
+        with self._door:
+            self._open = False
+        self._on_failure(error)
+        self._ledger = None
+        ledger.abandon()
+        waiting = set(self._waiting)
+        for entry in [entry for entry in self._requests if entry not in waiting]:
+            self._end(entry, EngineFailed())
+        self._outbox.flush()
+        self._close()
+
+    def _end(self, entry: Entry, ending: Ending) -> None:
+        """An end without a token of its own."""
+        request = self._requests.get(entry)
+        if request is not None:
+            self._outbox.put(request.mailbox, request.writer.end(ending) if isinstance(ending, FinishReason) else ending)
+            self._forget(entry)
+
+    def _forget(self, entry: Entry) -> None:
+        if self._requests.pop(entry, None) is not None:
+            self._left += 1
+
+    def _end_all(self) -> None:
+        """Nobody is left waiting for a thread that is gone. The door is closed: nobody comes after."""
+        outbox = Outbox()
+        while True:
+            try:
+                said = self._inbox.get_nowait()
+            except Empty:
+                break
+            if isinstance(said, _Request):
+                self._requests[said.entry] = said
+        for request in list(self._requests.values()):
+            outbox.put(request.mailbox, self._closed())
+            self._forget(request.entry)
+        outbox.flush()
+
+    def _close(self) -> None:
+        """Free the engine; one that is broken may not even close."""
+        bench, self._bench = self._bench, None
+        if bench is not None:
+            try:
+                bench.close()
+            except Exception as error:
+                self._on_failure(error)

@@ -1,0 +1,114 @@
+"""From the engine's thread to the event loops: one wake-up per loop and step, whatever number of answers it carries.
+
+The engine's side holds a `Mailbox`, the client's side a `Stream` on it. So a stream that is closed, cancelled or just forgotten tells the
+engine, which alone never keeps it alive.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from types import TracebackType
+
+from pilothouse.messages import Chunk
+
+Item = Chunk | Exception
+
+
+class Mailbox:
+    """What waits for one reader on one event loop; touched from that loop only."""
+
+    __slots__ = ("items", "loop", "waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.items: deque[Item] = deque()
+        self.waiter: asyncio.Future[None] | None = None
+
+    def deliver(self, item: Item) -> None:
+        self.items.append(item)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class Outbox:
+    """What one step has for all readers."""
+
+    def __init__(self) -> None:
+        self._batches: dict[asyncio.AbstractEventLoop, list[tuple[Mailbox, Item]]] = {}
+
+    def put(self, mailbox: Mailbox, item: Item) -> None:
+        self._batches.setdefault(mailbox.loop, []).append((mailbox, item))
+
+    def flush(self) -> None:
+        """Send all of it, one call per event loop."""
+        batches, self._batches = self._batches, {}
+        for loop, batch in batches.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, batch)
+            except RuntimeError:  # the loop is closed: its streams are gone or will be, and that withdraws their rows
+                continue
+
+
+def _deliver(batch: list[tuple[Mailbox, Item]]) -> None:
+    for mailbox, item in batch:
+        mailbox.deliver(item)
+
+
+class Stream(AsyncGenerator[Chunk, None]):
+    """The chunks of one job. Ends after the one with a finish reason; `cancel` is called once when it is left before that.
+
+    `cancel` may be called by the garbage collector, on any thread: it must not take a lock.
+    """
+
+    def __init__(self, mailbox: Mailbox, cancel: Callable[[], None]) -> None:
+        self._mailbox = mailbox
+        self._cancel: Callable[[], None] | None = cancel
+
+    async def __anext__(self) -> Chunk:
+        mailbox = self._mailbox
+        while not mailbox.items:
+            if self._cancel is None:
+                raise StopAsyncIteration
+            mailbox.waiter = mailbox.loop.create_future()
+            try:
+                await mailbox.waiter
+            except BaseException:
+                self._leave()
+                raise
+            finally:
+                mailbox.waiter = None
+        item = mailbox.items.popleft()
+        if isinstance(item, Chunk):
+            if item.finish_reason is not None:
+                self._cancel = None
+            return item
+        self._cancel = None
+        try:
+            raise item
+        finally:
+            del item  # else the error's traceback and this frame keep each other alive
+
+    async def asend(self, value: None) -> Chunk:
+        return await self.__anext__()
+
+    async def athrow(
+        self,
+        kind: type[BaseException] | BaseException,
+        value: object = None,
+        traceback: TracebackType | None = None,
+    ) -> Chunk:
+        self._leave()
+        raise kind
+
+    async def aclose(self) -> None:
+        """Leave; the row is free before the next step."""
+        self._leave()
+
+    def __del__(self) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        cancel, self._cancel = self._cancel, None
+        self._mailbox.items.clear()
+        if cancel is not None:
+            cancel()

@@ -1,0 +1,347 @@
+"""The fake of both seams: exact, deterministic, without weights, and unforgiving to whoever breaks the seam's rules.
+
+`ScriptedStep` answers logits whose likeliest token is a closed formula of *all* the row's tokens, kept by itself: a token that was lost, fed twice,
+fed to another row or not rolled back changes everything after it. `Scripted` is an `Engine` that says given replies, word by word.
+"""
+
+import asyncio
+import codecs
+import re
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from pilothouse.engines.base import Capabilities, Job, Logits, Stats, Work
+from pilothouse.engines.stopping import StopScanner
+from pilothouse.errors import EngineFailed, NotReady, Overloaded
+from pilothouse.messages import Chunk, FinishReason, TokenLogprob, Usage
+
+END = 0  # the id of the end token
+SLOPE = 0.5  # logits fall by so much from each token to the next after the likeliest, round the vocabulary
+
+Formula = Callable[[Sequence[int], int], int]
+
+
+def following(tokens: Sequence[int], size: int) -> int:
+    """The token after `tokens`, of a vocabulary of `size`: every token counts, by its place."""
+    return (sum(tokens) * 7 + tokens[-1] * 31 + len(tokens) * 13 + 5) % size
+
+
+def echoing(period: int) -> Formula:
+    """A formula that repeats the last `period` tokens for ever: what drafts by lookup are good at."""
+    return lambda tokens, size: tokens[-period] if len(tokens) >= period else following(tokens, size)
+
+
+def script(prompt: Sequence[int], length: int, size: int, formula: Formula = following) -> list[int]:
+    """The greedy answer of `length` tokens to `prompt`: the oracle."""
+    tokens = list(prompt)
+    for _ in range(length):
+        tokens.append(formula(tokens, size))
+    return tokens[len(prompt) :]
+
+
+class ScriptedVocabulary:
+    """`pieces[i]` are the bytes of token i; pieces may be parts of a character. By default an end token, then words of one letter and a space."""
+
+    def __init__(self, pieces: Sequence[bytes] = ()) -> None:
+        self._pieces = tuple(pieces) or (b"<|end|>", *(f"{a}{b} ".encode() for a in "bcdfgklm" for b in "aeiou"))
+        self.size = len(self._pieces)
+
+    def stream(self) -> "ScriptedText":
+        return ScriptedText(self._pieces)
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._pieces[token]
+
+    def token_text(self, token: int) -> str:
+        return self._pieces[token].decode(errors="replace")
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """All of `tokens` as text."""
+        return b"".join(self._pieces[token] for token in tokens).decode(errors="replace")
+
+
+class ScriptedText:
+    """Bytes to text, whole characters only."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = pieces
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def step(self, token: int) -> str:
+        return self._decoder.decode(self._pieces[token])
+
+    def finish(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+class Gate:
+    """Lets steps through one by one, by a test's leave. Open until `shut`."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._leave: float = float("inf")
+        self._standing = False
+
+    def shut(self) -> None:
+        """From now on each step needs leave."""
+        with self._condition:
+            self._leave = 0
+
+    def allow(self, steps: int = 1) -> None:
+        with self._condition:
+            self._leave += steps
+            self._condition.notify_all()
+
+    def open(self) -> None:
+        self.allow(2**62)
+
+    def wait(self) -> None:
+        """The engine's side: stand until there is leave."""
+        with self._condition:
+            self._standing = True
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self._leave > 0)
+            self._leave -= 1
+            self._standing = False
+
+    def reached(self, timeout: float = 10.0) -> None:
+        """The test's side: until a step stands here without leave. `TimeoutError` when none comes."""
+        with self._condition:
+            if not self._condition.wait_for(lambda: self._standing and self._leave <= 0, timeout):
+                raise TimeoutError("no step reached the gate")
+
+
+@dataclass(slots=True)
+class Faults:
+    """What goes wrong, and when. Steps are counted over all engines that share the object, from 1; two of them are the first answer's."""
+
+    fail_load: BaseException | None = None
+    fail_steps: frozenset[int] = frozenset()
+    hang_step: int = 0  # 0: never
+    release: threading.Event = field(default_factory=threading.Event)  # lets the hanging step go on
+    refuse_admits: int = 0  # so many times there is "no room now"
+    delay_seconds: float = 0.0  # of every step: for rehearsals by hand
+    gate: Gate = field(default_factory=Gate)
+    steps: int = 0  # begun
+
+
+class Misuse(AssertionError):
+    """The caller broke a rule of the seam."""
+
+
+@dataclass(slots=True)
+class _Row:
+    tokens: list[int]
+    tenant: str
+    room: int  # tokens that there is memory for
+
+
+class ScriptedStep:
+    """A `StepEngine` of `size` tokens. With `kv_tokens`, rows share so much memory; with `prefix_cache`, prompts of one tenant share beginnings."""
+
+    name = "scripted"
+    device = "cpu"
+
+    def __init__(
+        self,
+        size: int = 41,
+        *,
+        rows: int = 4,
+        context: int = 256,
+        tokens_per_step: int = 64,
+        kv_tokens: int = 0,
+        rollback: bool = True,
+        prefix_cache: bool = False,
+        formula: Formula = following,
+        faults: Faults | None = None,
+    ) -> None:
+        self.faults = faults or Faults()
+        if self.faults.fail_load is not None:
+            raise self.faults.fail_load
+        self.rows, self.context, self.tokens_per_step = rows, context, tokens_per_step
+        self.capabilities = Capabilities(rollback=rollback, prefix_cache=prefix_cache, batched=rows > 1)
+        self.kv_tokens = kv_tokens or rows * context
+        self.fed: list[int] = []  # tokens of each step
+        self.open: dict[int, _Row] = {}
+        self.closed = False
+        self._size = size
+        self._formula = formula
+        self._seen: list[tuple[str, list[int]]] = []
+        self._thread = threading.get_ident()
+        self._logits = -SLOPE * np.arange(size, dtype=np.float32)
+
+    def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
+        self._check(row not in self.open and 0 <= row < self.rows, f"row {row} can't be opened")
+        self._check(0 < len(prompt) <= self.context, f"a prompt of {len(prompt)} tokens")
+        if self.faults.refuse_admits:
+            self.faults.refuse_admits -= 1
+            return None
+        if self._used() + len(prompt) > self.kv_tokens:
+            return None
+        cached = self._cached(prompt, tenant) if self.capabilities.prefix_cache else 0
+        self.open[row] = _Row(list(prompt[:cached]), tenant, len(prompt))
+        return cached
+
+    def extend(self, row: int, tokens: int) -> bool:
+        held = self.open[row]
+        need = max(0, len(held.tokens) + tokens - held.room)
+        if self._used() + need > self.kv_tokens:
+            return False
+        held.room += need
+        return True
+
+    def step(self, work: Sequence[Work]) -> Logits:
+        self._check(bool(work) and len({item.row for item in work}) == len(work), "a step of no rows, or one row twice")
+        self.faults.steps += 1
+        self.faults.gate.wait()
+        if self.faults.delay_seconds:
+            time.sleep(self.faults.delay_seconds)
+        if self.faults.steps == self.faults.hang_step:
+            self.faults.release.wait()
+        if self.faults.steps in self.faults.fail_steps:
+            raise RuntimeError(f"step {self.faults.steps} was to fail")
+        answers = []
+        for item in work:
+            row = self.open[item.row]
+            self._check(
+                len(item.tokens) >= 1 and 0 <= item.wanted <= len(item.tokens), f"row {item.row}: {item.wanted} of {len(item.tokens)}"
+            )
+            for place, token in enumerate(item.tokens, item.wanted - len(item.tokens)):
+                self._check(0 <= token < self._size, f"token {token}")
+                row.tokens.append(token)
+                if place >= 0:
+                    answers.append(np.roll(self._logits, self._formula(row.tokens, self._size)))
+            self._check(len(row.tokens) <= min(row.room, self.context), f"row {item.row} is fed more than it has room for")
+        self.fed.append(sum(len(item.tokens) for item in work))
+        return np.stack(answers) if answers else np.empty((0, self._size), np.float32)
+
+    def rollback(self, row: int, tokens: int) -> None:
+        self._check(self.capabilities.rollback and 0 < tokens < len(self.open[row].tokens), f"row {row} goes back by {tokens}")
+        del self.open[row].tokens[-tokens:]
+
+    def withdraw(self, row: int) -> None:
+        self._check(row in self.open, f"row {row} is not open")
+        held = self.open.pop(row)
+        if self.capabilities.prefix_cache:
+            self._seen.append((held.tenant, held.tokens))
+
+    def usage(self) -> float:
+        return self._used() / self.kv_tokens
+
+    def warm_up(self) -> None:
+        self._check(not self.open, "warm-up beside open rows")
+
+    def describe(self) -> dict[str, Any]:
+        return {"engine": self.name, "device": self.device, "rows": self.rows, "tokens_per_step": self.tokens_per_step}
+
+    def close(self) -> None:
+        self._check(not self.closed, "closed twice")
+        self.closed = True
+
+    def _used(self) -> int:
+        return sum(row.room for row in self.open.values())
+
+    def _cached(self, prompt: Sequence[int], tenant: str) -> int:
+        best = 0
+        for owner, tokens in self._seen:
+            if owner == tenant:
+                same = next((i for i, (a, b) in enumerate(zip(prompt, tokens, strict=False)) if a != b), min(len(prompt), len(tokens)))
+                best = max(best, same)
+        return min(best, len(prompt) - 1)
+
+    def _check(self, right: bool, wrong: str) -> None:
+        if threading.get_ident() != self._thread:
+            raise Misuse("called from another thread than it was made on")
+        if not right:
+            raise Misuse(wrong)
+
+
+class Scripted:
+    """An `Engine` that says `reply(job)`, a word a token, as fast as it is read; with `hold`, one word per permit."""
+
+    name = "scripted"
+    device = "cpu"
+    capabilities = Capabilities()
+
+    def __init__(
+        self,
+        reply: str | Callable[[Job], str] = "Well said.",
+        *,
+        context: int = 4096,
+        hold: asyncio.Semaphore | None = None,
+        overloaded: bool = False,
+        fail_after: int | None = None,
+    ) -> None:
+        """`overloaded` refuses every job; `fail_after` breaks the engine under each answer after so many words."""
+        self.context = context
+        self.jobs: list[Job] = []  # all that were accepted
+        self.cancelled = 0
+        self._reply: Callable[[Job], str] = (lambda job: reply) if isinstance(reply, str) else reply
+        self._hold = hold
+        self._overloaded, self._fail_after = overloaded, fail_after
+        self._running = self._words = 0
+        self._alive = False
+
+    def start(self) -> None:
+        self._alive = True
+
+    def stop(self) -> None:
+        self._alive = False
+
+    def reserve(self, jobs: int) -> None:
+        if not self._alive:
+            raise NotReady("the engine is not running; try again later")
+        if self._overloaded:
+            raise Overloaded("the queue is full; try again later")
+
+    def generate(self, job: Job) -> AsyncGenerator[Chunk, None]:
+        self.reserve(1)
+        self.jobs.append(job)
+        return self._say(job)
+
+    def stats(self) -> Stats:
+        return Stats(0, self._running, 1, 0.0, self._alive, self._words, not self._running)
+
+    def describe(self) -> dict[str, Any]:
+        return {"engine": self.name, "device": self.device}
+
+    async def _say(self, job: Job) -> AsyncGenerator[Chunk, None]:
+        scanner, taken, reason, last = StopScanner(job.stop), 0, FinishReason.STOP, Chunk()
+        self._running += 1
+        try:
+            for word in re.findall(r"\s*\S+|\s+", self._reply(job)):
+                if taken == self._fail_after:
+                    raise EngineFailed
+                if self._hold is not None:
+                    await self._hold.acquire()
+                if not self._alive:
+                    raise NotReady("the server is stopping; send the request again, another one answers")
+                taken += 1
+                self._words += 1
+                text, hit = scanner.feed(word)
+                last = Chunk(text, job.index, (taken,), self._logprobs(job, word, taken))
+                if hit or taken == job.max_tokens:
+                    reason = FinishReason.STOP if hit else FinishReason.LENGTH
+                    break
+                if text:
+                    yield last
+                last = Chunk(index=job.index)
+            else:
+                taken += 1  # the end token
+            yield replace(last, text=last.text + scanner.finish(), finish_reason=reason, usage=Usage(len(job.prompt), taken))
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+        finally:
+            self._running -= 1
+
+    def _logprobs(self, job: Job, word: str, token: int) -> tuple[TokenLogprob, ...]:
+        if job.logprobs is None:
+            return ()
+        entry = TokenLogprob(word, token, -SLOPE, word.encode())
+        return (TokenLogprob(word, token, -SLOPE, word.encode(), (entry,) * min(job.logprobs, 1)),)
