@@ -1,0 +1,132 @@
+"""Which engine computes a model's tokens: settings, the model's kind and this machine decide, in that order, and the reason is kept in words."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pilothouse.engines import cpu
+from pilothouse.engines.base import StepEngine
+from pilothouse.engines.refusals import GraphRefused
+from pilothouse.errors import ModelError
+from pilothouse.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ONNX_ENGINES = ("paged", "slots", "genai")
+
+
+@dataclass
+class Choice:
+    """Makes the engine, on the thread that will own it; afterwards `reasons` says why this one."""
+
+    settings: Settings
+    kind: str  # onnx or transformers
+    folder: Path
+    context: int  # the model's own window, in tokens
+    reasons: list[str] = field(default_factory=list)
+
+    def __call__(self) -> StepEngine:
+        """The first engine that takes this model. Raises `ModelError` when the one that was asked for refuses, or none is left."""
+        self.reasons.clear()
+        for name in self._candidates():
+            try:
+                return _MAKERS[name](self)
+            except GraphRefused as refusal:
+                if self.settings.engine == name:
+                    raise ModelError(f"{refusal}; set engine to auto") from None
+                self.reasons.append(str(refusal))
+                log.info("%s; trying the next engine", refusal)
+        raise ModelError(f"no engine can carry the model in {self.folder}: {'; '.join(self.reasons)}")
+
+    def _candidates(self) -> tuple[str, ...]:
+        asked = self.settings.engine
+        if self.kind == "transformers":
+            if asked not in ("auto", "transformers"):
+                raise ModelError(f"engine {asked} needs an ONNX model and this is a Transformers one; set engine to auto or transformers")
+            return ("transformers",)
+        if asked == "transformers":
+            raise ModelError(
+                "engine transformers needs a Transformers model and this is an ONNX one; set engine to auto, paged, slots or genai"
+            )
+        if asked != "auto":
+            self.reasons.append(f"setting engine is {asked}")
+            return (asked,)
+        first, why = cpu.choose(cpu.features())
+        self.reasons.append(why)
+        return (first, *(name for name in ONNX_ENGINES if name != first))
+
+    @property
+    def threads(self) -> int:
+        return self.settings.threads or cpu.threads()
+
+    @property
+    def window(self) -> int:
+        """Tokens of prompt and answer: the setting, never above the model's own."""
+        return min(self.settings.context_tokens or self.context, self.context)
+
+    @property
+    def rows(self) -> int:
+        return self.settings.rows or cpu.rows()
+
+    @property
+    def kv_memory(self) -> int:
+        return self.settings.kv_memory_bytes or cpu.kv_memory(cpu.weights_of(self.folder))
+
+
+def _paged(c: Choice) -> StepEngine:
+    from pilothouse.engines.paged import PagedStep
+
+    s = c.settings
+    return PagedStep(
+        c.folder,
+        threads=c.threads,
+        rows=c.rows,
+        context=c.window,
+        kv_memory_bytes=c.kv_memory,
+        kv_precision=s.kv_precision,
+        step_tokens=s.step_tokens,
+        prefix_cache=s.prefix_cache,
+        prefix_isolation=s.prefix_isolation,
+    )
+
+
+def _slots(c: Choice) -> StepEngine:
+    from pilothouse.engines.slots import SlotsStep
+
+    s = c.settings
+    return SlotsStep(
+        c.folder,
+        threads=c.threads,
+        rows=c.rows,
+        context=c.window,
+        kv_memory_bytes=c.kv_memory,
+        step_tokens=s.step_tokens,
+        prefix_cache=s.prefix_cache,
+        prefix_isolation=s.prefix_isolation,
+    )
+
+
+def _genai(c: Choice) -> StepEngine:
+    from pilothouse.engines.genai import GenaiStep
+
+    return GenaiStep(c.folder, threads=c.threads, context=c.window)
+
+
+def _transformers(c: Choice) -> StepEngine:
+    from pilothouse.engines.hf import HFStep
+
+    s = c.settings
+    return HFStep(
+        c.folder,
+        threads=c.threads,
+        context=c.window,
+        rows=c.rows,
+        dtype=s.dtype,
+        device=s.device,
+        kv_memory_bytes=c.kv_memory,
+        tokens_per_step=s.step_tokens,
+    )
+
+
+_MAKERS: dict[str, Callable[[Choice], StepEngine]] = {"paged": _paged, "slots": _slots, "genai": _genai, "transformers": _transformers}
