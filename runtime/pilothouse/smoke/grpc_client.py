@@ -1,0 +1,110 @@
+"""A gRPC client of the server's own: it learns the messages from the server's reflection, so it imports neither MLServer nor Triton."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from pilothouse.smoke.answers import Question, Told, demand, v2_parameters
+
+SERVICE = "inference.GRPCInferenceService"
+
+
+class Calls:
+    """The calls of one channel, each answer judged and brought to the shape of the others."""
+
+    def __init__(self, channel: grpc.Channel, key: str | None, timeout: float) -> None:
+        self._channel = channel
+        self._metadata = [("authorization", f"Bearer {key}")] if key else []
+        self._timeout = timeout
+        intercepted = grpc.intercept_channel(channel, _WithMetadata(self._metadata))
+        self._pool = DescriptorPool(ProtoReflectionDescriptorDatabase(intercepted))
+        self._service = self._pool.FindServiceByName(SERVICE)
+
+    def _call(self, method: str, request: dict[str, Any] | Any, *, key: bool = True) -> Any:
+        described = self._service.FindMethodByName(method)
+        asked = GetMessageClass(described.input_type)(**request)
+        call = self._channel.unary_unary(f"/{SERVICE}/{method}", request_serializer=bytes, response_deserializer=bytes)
+        answer = call(asked.SerializeToString(), metadata=self._metadata if key else [], timeout=self._timeout)
+        return GetMessageClass(described.output_type).FromString(answer)
+
+    def _request(self, model: str, question: Question) -> dict[str, Any]:
+        name, datum = ("messages", json.dumps(list(question.messages))) if question.prompt is None else ("prompt", question.prompt)
+        parameters: dict[str, Any] = {}
+        for option, value in question.sampling.items():
+            parameters[option] = {"int64_param": value} if isinstance(value, int) else {"string_param": str(value)}
+        tensor = {"name": name, "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [datum.encode()]}}
+        return {"model_name": model, "id": "smoke-1", "inputs": [tensor], "parameters": parameters}
+
+    def demand_health(self, model: str) -> None:
+        """Live, ready and serving without a key; the model's metadata with its tensors."""
+        demand(self._call("ServerLive", {}, key=False).live, "gRPC: not live")
+        demand(self._call("ServerReady", {}, key=False).ready, "gRPC: not ready")
+        status = health_pb2_grpc.HealthStub(self._channel).Check(health_pb2.HealthCheckRequest(), timeout=self._timeout).status
+        demand(status == health_pb2.HealthCheckResponse.SERVING, f"gRPC health is {status}")
+        metadata = self._call("ModelMetadata", {"name": model})
+        demand([t.name for t in metadata.outputs] == ["output"], f"gRPC metadata: outputs are {metadata.outputs}")
+
+    def infer(self, model: str, question: Question) -> Told:
+        answer = self._call("ModelInfer", self._request(model, question))
+        demand(answer.id == "smoke-1", f"gRPC: the request's id came back as {answer.id!r}")
+        return v2_parameters(_plain(answer.parameters), _text(answer))
+
+    def stream(self, model: str, question: Question) -> Told:
+        described = self._service.FindMethodByName("ModelStreamInfer")
+        asked = GetMessageClass(described.input_type)(**self._request(model, question))
+        call = self._channel.stream_stream(f"/{SERVICE}/ModelStreamInfer", request_serializer=bytes, response_deserializer=bytes)
+        kind = GetMessageClass(described.output_type)
+        answers = [
+            kind.FromString(data) for data in call(iter([asked.SerializeToString()]), metadata=self._metadata, timeout=self._timeout)
+        ]
+        demand(not any(answer.error_message for answer in answers), f"gRPC stream: {answers[-1].error_message if answers else ''}")
+        last = [p for answer in answers if (p := _plain(answer.infer_response.parameters)).get("finish_reason")]
+        demand(len(last) == 1, f"gRPC stream: {len(last)} finish reasons")
+        return v2_parameters(last[0], "".join(_text(answer.infer_response) for answer in answers))
+
+    def demand_errors(self, model: str) -> None:
+        """Wrong requests have the status of their kind."""
+        for expected, request in (
+            (grpc.StatusCode.NOT_FOUND, {"model_name": "no-such-model"}),
+            (grpc.StatusCode.INVALID_ARGUMENT, {"model_name": model}),
+        ):
+            try:
+                self._call("ModelInfer", request)
+            except grpc.RpcError as error:
+                demand(error.code() == expected, f"gRPC: {request} got {error.code()}, not {expected}")
+            else:
+                demand(False, f"gRPC: {request} was answered")
+
+
+class _WithMetadata(grpc.StreamStreamClientInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Adds the key to reflection's own stream."""
+
+    def __init__(self, metadata: list[tuple[str, str]]) -> None:
+        self._metadata = metadata
+
+    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return continuation(details._replace(metadata=[*(details.metadata or []), *self._metadata]), requests)
+
+
+@contextmanager
+def connect(address: str, key: str | None = None, *, timeout: float = 60.0) -> Iterator[Calls]:
+    """Calls to the server at `address` (host:port); `timeout` in seconds for each."""
+    with grpc.insecure_channel(address) as channel:
+        yield Calls(channel, key, timeout)
+
+
+def _plain(parameters: Any) -> dict[str, Any]:
+    return {name: getattr(value, value.WhichOneof("parameter_choice")) for name, value in parameters.items()}
+
+
+def _text(answer: Any) -> str:
+    if answer.raw_output_contents:
+        return "".join(raw[4:].decode() for raw in answer.raw_output_contents)
+    return "".join(datum.decode() for output in answer.outputs for datum in output.contents.bytes_contents)

@@ -1,0 +1,55 @@
+"""The servers under contract: one process a model, shared by the session; or the one at PILOTHOUSE_URL (and PILOTHOUSE_GRPC)."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from pilothouse.smoke import checks
+from pilothouse.smoke.client import Client
+from support.pocket_hf import pocket_hf
+from support.server import served
+
+
+class Servers:
+    """Starts each server when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._targets: dict[str, checks.Target] = {}
+
+    def __getitem__(self, kind: str) -> checks.Target:
+        if kind not in self._targets:
+            self._targets[kind] = self._start(kind)
+        return self._targets[kind]
+
+    def _start(self, kind: str) -> checks.Target:
+        if kind == "elsewhere":
+            client = Client(os.environ["PILOTHOUSE_URL"], key=os.environ.get("PILOTHOUSE_API_KEY"))
+            return checks.Target(client, checks.find_model(client), os.environ.get("PILOTHOUSE_GRPC"))
+        server = self._stack.enter_context(served(*([] if kind == "onnx" else [str(pocket_hf())])))
+        return checks.Target(server.client, server.model, server.grpc)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """All servers of this session, stopped at its end."""
+    all_of = Servers()
+    yield all_of
+    all_of.close()
+
+
+def _kinds() -> list[object]:
+    if "PILOTHOUSE_URL" in os.environ:
+        return ["elsewhere"]
+    return ["onnx", pytest.param("transformers", marks=pytest.mark.transformers)]
+
+
+@pytest.fixture(params=_kinds())
+def target(request: pytest.FixtureRequest, servers: Servers) -> checks.Target:
+    """Each model in turn: every promise holds for both."""
+    return servers[request.param]

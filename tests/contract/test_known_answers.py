@@ -1,0 +1,36 @@
+"""The pocket model's two known questions, word for word and token for token, over every protocol."""
+
+import pytest
+
+from pilothouse.models.pocket.answers import ATOM, SPAIN
+from pilothouse.smoke import checks
+from pilothouse.smoke.answers import REST, Question
+
+FORMS = {
+    "spain": Question(messages=({"role": "user", "content": SPAIN[0]},)),
+    "spain, with a system prompt": Question(
+        messages=({"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": SPAIN[0]})
+    ),
+    "atom": Question(messages=({"role": "user", "content": ATOM[0]},)),
+    "atom, the raw prompt": checks.COMEDIAN,
+    "spain, the raw prompt": Question(prompt=f"<|user|>\n{SPAIN[0]}<|end|>\n<|assistant|>\n"),
+}
+
+
+@pytest.mark.parametrize("protocol", REST)
+@pytest.mark.parametrize("form", FORMS)
+def test_known_question_is_answered_word_for_word(target: checks.Target, protocol: str, form: str) -> None:
+    """Both known questions get exactly their known answer, whatever the protocol and however they are put."""
+    told = REST[protocol](target.client, target.model, FORMS[form])
+
+    assert told.text == (SPAIN[1] if form.startswith("spain") else ATOM[1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_known_question_is_answered_at_the_default_temperature(target: checks.Target, seed: int) -> None:
+    """With nothing said, temperature is the model's 0.2, and the known answer holds there too."""
+    question = FORMS["spain"]
+    reply = target.client.post("/v1/chat/completions", {**question.body, "seed": seed})
+
+    assert reply.json["choices"][0]["message"]["content"] == SPAIN[1]
+    assert reply.json["choices"][0]["finish_reason"] == "stop"

@@ -1,0 +1,76 @@
+"""A server of ours in a process of its own, for tests that speak to it as a user would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pilothouse.smoke.client import Client
+
+PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server: its process and its addresses."""
+
+    process: subprocess.Popen[str]
+    rest: str
+    grpc: str
+    metrics: str
+    model: str
+    log: Path
+
+    @property
+    def client(self) -> Client:
+        return Client(self.rest)
+
+
+@contextmanager
+def served(*arguments: str, **settings: Any) -> Iterator[Served]:
+    """`pilothouse serve ARGUMENTS` on free ports, with `settings` in its environment; stopped, by its id, on the way out."""
+    with tempfile.TemporaryDirectory() as folder:
+        ready, log = Path(folder) / "ready.json", Path(folder) / "log"
+        os.mkfifo(ready)
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PILOTHOUSE_LAME_DUCK_SECONDS": "0.2"}
+        environment |= {f"PILOTHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
+        ports = ["--rest-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+        command = [sys.executable, "-m", "pilothouse.cli", "serve", *arguments, *ports, "--ready-file", str(ready)]
+        with log.open("w") as out:
+            process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT, text=True)
+        try:
+            addresses = _addresses(process, ready, log)
+            yield Served(process, addresses["rest"], addresses["grpc"], addresses["metrics"], addresses["model"], log)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(PATIENCE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+def _addresses(process: "subprocess.Popen[str]", ready: Path, log: Path) -> dict[str, Any]:
+    """What the server writes to its ready file, a pipe here: reading it waits for the server, and ends when the server does."""
+    reader = subprocess.Popen(["cat", str(ready)], stdout=subprocess.PIPE, text=True)
+    try:
+        for _ in range(int(PATIENCE * 4)):
+            try:
+                text, _ = reader.communicate(timeout=0.25)
+                return dict(json.loads(text))
+            except subprocess.TimeoutExpired:
+                if process.poll() is not None:
+                    break
+    finally:
+        if reader.poll() is None:
+            reader.kill()
+            reader.wait()
+    raise AssertionError(f"the server did not come up (exit code {process.poll()}):\n{log.read_text()[-4000:]}")
