@@ -1,0 +1,63 @@
+"""`pilothouse smoke URL`: is the server there doing what it promises?"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pilothouse.errors import StartError
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("smoke", help="check a running server's promises", description=__doc__)
+    command.add_argument("url", help="the server's base URL, for example http://127.0.0.1:8080")
+    command.add_argument("--grpc", metavar="HOST:PORT", help="check gRPC there as well (needs pilothouse[onnx])")
+    command.add_argument("--key-file", type=Path, help="file with the API key (or set PILOTHOUSE_API_KEY)")
+    command.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for one answer (default: 60)")
+    command.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code 0 when every promise held, 1 when one did not, 2 when there is no server to ask."""
+    from pilothouse.smoke import checks
+    from pilothouse.smoke.answers import WrongAnswer
+    from pilothouse.smoke.client import Client
+
+    client = Client(args.url.rstrip("/"), key=_key(args.key_file), timeout=args.timeout)
+    try:
+        model = checks.find_model(client)
+    except OSError as error:
+        raise StartError(
+            f"no server answers at {args.url} ({error.strerror or type(error).__name__}); start one with `pilothouse serve`"
+        ) from None
+    except WrongAnswer as error:
+        raise StartError(f"{args.url} is no Pilothouse server, or the key is wrong: {error}") from None
+    results = []
+    for result in checks.run(checks.Target(client, model, args.grpc)):
+        results.append(result)
+        if not args.json:
+            print(
+                f"{'ok  ' if result.problem is None else 'FAIL'}  {result.name:<14} {result.milliseconds:8.0f} ms  {result.problem or result.promise}",
+                flush=True,
+            )
+    failed = [result for result in results if result.problem is not None]
+    if args.json:
+        report: dict[str, Any] = {"url": args.url, "model": model, "passed": not failed, "checks": [asdict(result) for result in results]}
+        json.dump(report, sys.stdout, indent=2)
+        print()
+    else:
+        print(f"{len(results) - len(failed)} of {len(results)} promises held by {model} at {args.url}")
+    return 1 if failed else 0
+
+
+def _key(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get("PILOTHOUSE_API_KEY")
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise StartError(f"--key-file {file} can't be read: {error.strerror}") from None
