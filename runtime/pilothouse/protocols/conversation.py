@@ -5,13 +5,14 @@ from typing import Any, Literal, cast
 from pilothouse.errors import InvalidRequest, Unsupported
 from pilothouse.messages import Message, ToolCall
 from pilothouse.protocols.fields import Fields, shown, valid_text, wrong_type
+from pilothouse.protocols.limits import Limits, at_most
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 ECHOED = ("annotations", "audio", "function_call", "refusal", "reasoning_content")
 """Fields that clients send back from an answer: empty they mean nothing, filled they are refused."""
 
 
-def messages(values: list[Any], path: str = "messages") -> tuple[Message, ...]:
+def messages(values: list[Any], limits: Limits, path: str = "messages") -> tuple[Message, ...]:
     """The conversation in `values`.
 
     Raises `InvalidRequest` naming the message and the field: unknown role or field, content that is not text, a tool's answer that
@@ -19,10 +20,11 @@ def messages(values: list[Any], path: str = "messages") -> tuple[Message, ...]:
     """
     if not values:
         raise InvalidRequest(f"{path} must not be empty", field=path)
+    at_most(path, len(values), limits.max_messages, "messages")
     turns: list[Message] = []
     calls: set[str] = set()
     for index, value in enumerate(values):
-        turn = _message(Fields(value, f"{path}[{index}]"))
+        turn = _message(Fields(value, f"{path}[{index}]"), limits)
         calls.update(call.id for call in turn.tool_calls)
         if turn.tool_call_id is not None and turn.tool_call_id not in calls:
             field = f"{path}[{index}].tool_call_id"
@@ -31,7 +33,7 @@ def messages(values: list[Any], path: str = "messages") -> tuple[Message, ...]:
     return tuple(turns)
 
 
-def _message(fields: Fields) -> Message:
+def _message(fields: Fields, limits: Limits) -> Message:
     role = fields.need_text("role")
     if role == "function":
         raise Unsupported(
@@ -39,9 +41,9 @@ def _message(fields: Fields) -> Message:
         )
     if role not in ROLES:
         raise InvalidRequest(f"{fields.path('role')} must be one of {', '.join(ROLES)}, not {shown(role)}", field=fields.path("role"))
-    calls = _tool_calls(fields.items("tool_calls"), fields.path("tool_calls")) if role == "assistant" else ()
+    calls = _tool_calls(fields.items("tool_calls"), fields.path("tool_calls"), limits) if role == "assistant" else ()
     answered = fields.need_text("tool_call_id") if role == "tool" else None
-    content = "" if calls and "content" not in fields else _content(fields.need("content"), fields.path("content"))
+    content = "" if calls and "content" not in fields else _content(fields.need("content"), fields.path("content"), limits)
     name = fields.text("name")
     if role == "assistant":
         for echo in ECHOED:
@@ -53,13 +55,14 @@ def _message(fields: Fields) -> Message:
     return Message(role=turn, content=content, name=name, tool_calls=calls, tool_call_id=answered)
 
 
-def _content(value: Any, path: str) -> str:
+def _content(value: Any, path: str, limits: Limits) -> str:
     if isinstance(value, str):
         return valid_text(value, path)
     if not isinstance(value, list):
         wrong_type(path, "a string or a list of text parts", value)
     if not value:
         raise InvalidRequest(f"{path} must have at least one part", field=path)
+    at_most(path, len(value), limits.max_messages, "parts")
     return "\n".join(_part(Fields(part, f"{path}[{index}]")) for index, part in enumerate(value))
 
 
@@ -73,7 +76,8 @@ def _part(fields: Fields) -> str:
     return text
 
 
-def _tool_calls(values: list[Any], path: str) -> tuple[ToolCall, ...]:
+def _tool_calls(values: list[Any], path: str, limits: Limits) -> tuple[ToolCall, ...]:
+    at_most(path, len(values), limits.max_tools, "calls")
     return tuple(_tool_call(Fields(value, f"{path}[{index}]")) for index, value in enumerate(values))
 
 

@@ -77,13 +77,16 @@ class Limits:
 
         Raises `InvalidRequest` that names `field` for the number of rows, else what `check` raises.
         """
-        if not requests:
-            raise InvalidRequest(f"{field} must have at least one row", field=field)
-        if len(requests) > self.max_rows:
-            raise InvalidRequest(f"{field} has {len(requests)} rows; at most {self.max_rows} are taken at once", field=field)
+        self.count_rows(len(requests), field)
         self._content(sum(content_bytes(r) for r in requests), field)
         for request in requests:
             self.check(request, names)
+
+    def count_rows(self, rows: int, field: str) -> None:
+        """Judge a number of rows, before any of them is built."""
+        if not rows:
+            raise InvalidRequest(f"{field} must have at least one row", field=field)
+        at_most(field, rows, self.max_rows, "rows")
 
     def check(self, request: ChatRequest, names: Mapping[str, str] | None = None) -> None:
         """Check every parameter of `request`; `names` maps a field to what this wire calls it.
@@ -104,7 +107,7 @@ class Limits:
     def _prompt(self, request: ChatRequest) -> None:
         if (request.prompt is None) == (not request.messages):
             raise InvalidRequest("exactly one of messages and prompt must be given", field="messages")
-        _at_most("messages", len(request.messages), self.max_messages, "messages")
+        at_most("messages", len(request.messages), self.max_messages, "messages")
         if request.prompt is not None and not len(request.prompt):
             raise InvalidRequest("prompt must not be empty", field="prompt")
         if isinstance(request.prompt, tuple):
@@ -121,7 +124,7 @@ class Limits:
                 raise InvalidRequest(f"{name} must be {bound}, not {shown(value)}", field=name)
         _within("top_k", request.top_k, 0, INT32, " (0: all tokens)")
         _within("seed", request.seed, -INT64 - 1, INT64)
-        _at_most("logit_bias", len(request.logit_bias), MAX_BIASES, "tokens")
+        at_most("logit_bias", len(request.logit_bias), MAX_BIASES, "tokens")
         self._ids("logit_bias", tuple(token for token, _ in request.logit_bias))
         for token, bias in request.logit_bias:
             if not BIAS.holds(bias):
@@ -131,18 +134,18 @@ class Limits:
         _within("max_tokens", request.max_tokens, 1, self.most_tokens)
         _within("min_tokens", request.min_tokens, 0, request.max_tokens or self.most_tokens)
         _within("n", request.n, 1, self.max_n)
-        _at_most("stop", len(request.stop), self.max_stop, "strings")
+        at_most("stop", len(request.stop), self.max_stop, "strings")
         for text in request.stop:
             if not text:
                 raise InvalidRequest("stop must not hold an empty string", field="stop")
             if (size := len(text.encode())) > self.max_stop_bytes:
                 raise InvalidRequest(f"stop has a string of {size} bytes; at most {self.max_stop_bytes} are taken", field="stop")
-        _at_most("stop_token_ids", len(request.stop_token_ids), MAX_STOP_IDS, "tokens")
+        at_most("stop_token_ids", len(request.stop_token_ids), MAX_STOP_IDS, "tokens")
         self._ids("stop_token_ids", request.stop_token_ids)
 
     def _answer(self, request: ChatRequest) -> None:
         _within("logprobs", request.logprobs, 0, self.max_top_logprobs)
-        _at_most("tools", len(request.tools), self.max_tools, "tools")
+        at_most("tools", len(request.tools), self.max_tools, "tools")
         _short("user", request.user)
         if request.guide is not None and request.guide.schema is not None:
             size = len(request.guide.schema.encode())
@@ -152,7 +155,7 @@ class Limits:
                 )
 
     def _ids(self, field: str, ids: Sequence[int]) -> None:
-        for token in ids:
+        for token in (min(ids, default=0), max(ids, default=0)):
             if not 0 <= token < self.vocabulary:
                 raise InvalidRequest(f"{field} has token {shown(token)}; the model's tokens are 0 to {self.vocabulary - 1}", field=field)
 
@@ -176,7 +179,8 @@ def _within(name: str, value: int | None, low: int, high: int, note: str = "") -
         raise InvalidRequest(f"{name} must be between {low} and {high}{note}, not {shown(value)}", field=name)
 
 
-def _at_most(name: str, count: int, most: int, things: str) -> None:
+def at_most(name: str, count: int, most: int, things: str) -> None:
+    """Refuse more `things` than are taken; to be asked before each of them costs anything."""
     if count > most:
         raise InvalidRequest(f"{name} has {count} {things}; at most {most} are taken", field=name)
 

@@ -84,7 +84,7 @@ def read_chat(fields: Fields, limits: Limits) -> tuple[ChatRequest, dict[str, st
     modalities = fields.items("modalities")
     if modalities not in ([], ["text"]):
         raise Unsupported(f'{fields.path("modalities")} must be ["text"]: this model writes text only', field=fields.path("modalities"))
-    conversation = messages(fields.need_items("messages"), fields.path("messages"))
+    conversation = messages(fields.need_items("messages"), limits, fields.path("messages"))
     names = {"logprobs": "top_logprobs"} | ({"max_tokens": "max_completion_tokens"} if "max_completion_tokens" in fields else {})
     given, choice = tools(fields, limits)
     request = ChatRequest(
@@ -93,7 +93,7 @@ def read_chat(fields: Fields, limits: Limits) -> tuple[ChatRequest, dict[str, st
         guide=guide(fields, limits),
         tools=given,
         tool_choice=choice,
-        **options(fields),
+        **options(fields, limits),
     )
     return request, names
 
@@ -103,12 +103,12 @@ def completion(body: Any, limits: Limits) -> CompletionRequest:
     fields = Fields(body)
     model, (stream, include_usage) = fields.text("model"), _streaming(fields)
     fields.refuse(COMPLETION_REFUSED)
-    prompts = _prompts(fields.need("prompt"), fields.path("prompt"))
+    prompts = _prompts(fields.need("prompt"), fields.path("prompt"), limits)
     echo, logprobs = fields.boolean("echo") or False, fields.integer("logprobs")
     if echo and logprobs is not None:
         raise Unsupported("logprobs with echo is not supported: log-probabilities are of the answer's tokens only", field="logprobs")
     names = {"max_tokens": "max_completion_tokens"} if "max_completion_tokens" in fields else {}
-    common = ChatRequest(prompt="", echo=echo, logprobs=logprobs, guide=guide(fields, limits), **options(fields))
+    common = ChatRequest(prompt="", echo=echo, logprobs=logprobs, guide=guide(fields, limits), **options(fields, limits))
     fields.finish(IGNORED, HINTS)
     requests = tuple(replace(common, prompt=prompt) for prompt in prompts)
     limits.check_rows(requests, "prompt", names)
@@ -135,7 +135,7 @@ def _chat_logprobs(fields: Fields) -> int | None:
     return (top or 0) if wanted else None
 
 
-def _prompts(value: Any, path: str) -> list[str | tuple[int, ...]]:
+def _prompts(value: Any, path: str, limits: Limits) -> list[str | tuple[int, ...]]:
     """A string, a list of strings, a list of token ids, or a list of such lists: OpenAI's four forms."""
     if isinstance(value, str):
         return [valid_text(value, path)]
@@ -144,7 +144,8 @@ def _prompts(value: Any, path: str) -> list[str | tuple[int, ...]]:
     if not value:
         raise InvalidRequest(f"{path} must not be empty", field=path)
     if isinstance(value[0], int):
-        return [tuple(integers(value, path))]
+        return [integers(value, path)]
+    limits.count_rows(len(value), path)
     return [_prompt(one, f"{path}[{index}]", like=value[0]) for index, one in enumerate(value)]
 
 
@@ -152,6 +153,6 @@ def _prompt(value: Any, path: str, like: Any) -> str | tuple[int, ...]:
     if isinstance(value, str) and isinstance(like, str):
         return valid_text(value, path)
     if isinstance(value, list) and isinstance(like, list):
-        return tuple(integers(value, path))
+        return integers(value, path)
     alike = isinstance(like, str | list)
     return wrong_type(path, f"{kind(like)} as the first one is" if alike else "a string or a list of token ids", value)

@@ -4,6 +4,7 @@ from typing import Any
 
 from pilothouse.errors import InvalidRequest
 from pilothouse.protocols.fields import Fields, kind, valid_text, wrong_type
+from pilothouse.protocols.limits import MAX_BIASES, Limits, at_most
 
 HINTS = {
     "max_length": "send max_tokens, which counts the answer alone",
@@ -50,7 +51,7 @@ NAMES = (
 )
 
 
-def options(fields: Fields) -> dict[str, Any]:
+def options(fields: Fields, limits: Limits) -> dict[str, Any]:
     """The options in `fields` as keyword arguments of `ChatRequest`: types are judged here, bounds by `Limits.check`.
 
     `max_completion_tokens` wins over `max_tokens`; `logprobs`, guides and tools differ between wires and are not read here.
@@ -69,17 +70,20 @@ def options(fields: Fields) -> dict[str, Any]:
         "seed": fields.integer("seed"),
         "max_tokens": longest if wins is None else wins,
         "min_tokens": fields.integer("min_tokens") or 0,
-        "stop": _stop(fields.take("stop"), fields.path("stop")),
-        "stop_token_ids": tuple(integers(fields.items("stop_token_ids"), fields.path("stop_token_ids"))),
+        "stop": _stop(fields.take("stop"), fields.path("stop"), limits),
+        "stop_token_ids": integers(fields.items("stop_token_ids"), fields.path("stop_token_ids")),
         "ignore_eos": fields.boolean("ignore_eos") or False,
         "n": _count(fields.integer("n")),
         "user": fields.text("user"),
     }
 
 
-def integers(values: list[Any], path: str) -> list[int]:
-    """A list of integers, each judged by its own place."""
-    return [Fields.an_integer(value, f"{path}[{index}]") for index, value in enumerate(values)]
+def integers(values: list[Any], path: str) -> tuple[int, ...]:
+    """A list of integers. A wrong one is named by its place, which is looked for only then: a prompt may be a million tokens."""
+    for index, value in enumerate(values):
+        if type(value) is not int:
+            wrong_type(f"{path}[{index}]", "an integer", value)
+    return tuple(values)
 
 
 def strings(values: list[Any], path: str) -> list[str]:
@@ -91,12 +95,13 @@ def _count(value: int | None) -> int:
     return 1 if value is None else value
 
 
-def _stop(value: Any, path: str) -> tuple[str, ...]:
+def _stop(value: Any, path: str, limits: Limits) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, str):
         return (valid_text(value, path),)
     if isinstance(value, list):
+        at_most(path, len(value), limits.max_stop, "strings")
         return tuple(strings(value, path))
     raise InvalidRequest(f"{path} must be a string or a list of strings, not {kind(value)}", field=path, code="invalid_type")
 
@@ -106,6 +111,7 @@ def _biases(value: Any, path: str) -> tuple[tuple[int, float], ...]:
         return ()
     if not isinstance(value, dict):
         wrong_type(path, "an object of token ids and numbers", value)
+    at_most(path, len(value), MAX_BIASES, "tokens")
     return tuple((_token(key, path), Fields.a_number(bias, f"{path}.{key}"[:64])) for key, bias in value.items())
 
 

@@ -51,13 +51,14 @@ def checked(schema: Any, path: str, limits: Limits) -> str:
     Raises `InvalidRequest` for one that is no object, too large, too deep, has a long `pattern`, or refers outside itself.
     """
     Fields(schema, path)
-    _walk(schema, path, limits)
     try:
         text = orjson.dumps(schema)
     except TypeError:
+        _walk(schema, path, limits)  # too deep to be written is too deep
         raise InvalidRequest(f"{path} has text that is not valid Unicode, or a number beyond 64 bits", field=path) from None
     if len(text) > limits.max_schema_bytes:
         raise InvalidRequest(f"{path} has {len(text)} bytes; at most {limits.max_schema_bytes} are taken", field=path)
+    _walk(schema, path, limits)
     return text.decode()
 
 

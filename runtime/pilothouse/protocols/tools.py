@@ -5,13 +5,15 @@ from typing import Any
 from pilothouse.errors import InvalidRequest, Unsupported
 from pilothouse.messages import Tool, ToolChoice
 from pilothouse.protocols.fields import Fields, shown, wrong_type
-from pilothouse.protocols.limits import Limits
+from pilothouse.protocols.limits import Limits, at_most
 from pilothouse.protocols.schema import checked
 
 
 def tools(fields: Fields, limits: Limits) -> tuple[tuple[Tool, ...], ToolChoice | None]:
     """The tools and the choice among them. Without tools only `tool_choice: none` may stand, which asks for nothing."""
-    given = tuple(_tool(Fields(value, f"{fields.path('tools')}[{index}]"), limits) for index, value in enumerate(fields.items("tools")))
+    values, path = fields.items("tools"), fields.path("tools")
+    at_most(path, len(values), limits.max_tools, "tools")
+    given = tuple(_tool(Fields(value, f"{path}[{index}]"), limits) for index, value in enumerate(values))
     names = [tool.name for tool in given]
     for index, name in enumerate(names):
         if name in names[:index]:

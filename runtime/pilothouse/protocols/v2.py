@@ -55,14 +55,15 @@ def requests(payload: InferenceRequest, limits: Limits) -> tuple[ChatRequest, ..
         raise Unsupported(f"{name} {shown(content_type)} is not read here: send str, pd or pd_json", field=name)
     _judge(payload.outputs or [])
     name, rows = the_tensor(payload.inputs, content_type)
+    limits.count_rows(len(rows), name)
     asked = _asked(payload.parameters)
-    common = {"guide": guide(asked, limits), **options(asked)}
+    common = {"guide": guide(asked, limits), **options(asked, limits)}
     asked.finish(ignored=IGNORED, hints=HINTS)
     if name == "prompt":
         found = tuple(ChatRequest(prompt=row, **common) for row in rows)
     elif len(rows) == 1:
         conversation = Fields.a_list(decoded(rows[0], "messages"), "messages")
-        found = (ChatRequest(messages=messages(conversation), **common),)
+        found = (ChatRequest(messages=messages(conversation, limits), **common),)
     else:
         raise InvalidRequest(f"messages has {len(rows)} rows; its shape is [1], one conversation", field="messages")
     limits.check_rows(found, name)

@@ -164,7 +164,7 @@ def test_rows_are_bounded_together(limits: Limits, refusal: Callable[..., Any]) 
     )
     assert refusal(limits.check_rows, [ASK] * 65, "inputs") == (
         InvalidRequest,
-        "inputs has 65 rows; at most 64 are taken at once",
+        "inputs has 65 rows; at most 64 are taken",
         "inputs",
     )
     assert refusal(limits.check_rows, [], "inputs") == (InvalidRequest, "inputs must have at least one row", "inputs")

@@ -426,7 +426,7 @@ def test_completion_options(limits: Limits) -> None:
         ({"prompt": [1.5]}, InvalidRequest, "prompt[0] must be a string or a list of token ids, not a number", "prompt[0]"),
         ({"prompt": [[1, "a"]]}, InvalidRequest, "prompt[0][1] must be an integer, not a string", "prompt[0][1]"),
         ({"prompt": [1000]}, InvalidRequest, "prompt has token 1000; the model's tokens are 0 to 999", "prompt"),
-        ({"prompt": ["a"] * 65}, InvalidRequest, "prompt has 65 rows; at most 64 are taken at once", "prompt"),
+        ({"prompt": ["a"] * 65}, InvalidRequest, "prompt has 65 rows; at most 64 are taken", "prompt"),
         ({"prompt": "a", "logprobs": True}, InvalidRequest, "logprobs must be an integer, not a boolean", "logprobs"),
         ({"prompt": "a", "logprobs": 21}, InvalidRequest, "logprobs must be between 0 and 20, not 21", "logprobs"),
         ({"prompt": "a", "echo": 1}, InvalidRequest, "echo must be a boolean, not an integer", "echo"),

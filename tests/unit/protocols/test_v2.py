@@ -127,7 +127,7 @@ def test_parameters_are_sampling_options(limits: Limits, parameters: dict[str, A
         ({"inputs": [prompt(5)]}, InvalidRequest, "inputs[0].data[0] must be a string, not an integer", "inputs[0].data[0]"),
         ({"inputs": [prompt(["a"])]}, InvalidRequest, "inputs[0].data[0] must be a string, not a list", "inputs[0].data[0]"),
         ({"inputs": [prompt("")]}, InvalidRequest, "prompt must not be empty", "prompt"),
-        ({"inputs": [prompt(*["a"] * 65)]}, InvalidRequest, "prompt has 65 rows; at most 64 are taken at once", "prompt"),
+        ({"inputs": [prompt(*["a"] * 65)]}, InvalidRequest, "prompt has 65 rows; at most 64 are taken", "prompt"),
         (
             {"inputs": [prompt("a", parameters={"content_type": "np"})]},
             Unsupported,
