@@ -7,6 +7,7 @@ The rules, in order:
   beside eight answers gets an eightieth), so that a long prompt does not stall the answers, and a burst of prompts is not slowed by a few;
 - of that, half is the oldest prompt's and the rest goes to the shortest: a short one never waits for a long one, and a long one always gets on;
 - waiting jobs get free rows, tenants in turn. When one doesn't fit into the memory the others wait behind it, until a row ends;
+- a job whose prompt begins like one that is being computed waits for that part, to share it (n choices, a common system prompt);
 - when a running row finds no memory, the youngest row gives way: it waits before all others and later goes on where it was;
 - a row that does not even fit alone ends: with `length` if it has answered something, else refused.
 """
@@ -26,6 +27,8 @@ from pilothouse.messages import FinishReason
 LEAST_CHUNK = 8  # prompt tokens a step has room for, however many rows answer
 SHORT = 8  # a prompt of a step's eighth is short: fed at once, it delays those who answer once and by little
 DRAFT_WIDTH = 8  # tokens that rows and drafts together may have in a step: beyond, a wrong draft costs the others too much
+
+SHARED = 64  # prompt tokens that are worth waiting a step for
 
 Ending = FinishReason | PilothouseError
 
@@ -47,6 +50,7 @@ class Limits:
     context: int
     tokens_per_step: int
     drafts: bool = False
+    sharing: bool = False  # a prompt's computed beginning is there for others at once
     queue_seconds: float = 60.0
     request_seconds: float = 600.0
 
@@ -134,7 +138,11 @@ class Ledger:
 
     def _admit(self, plan: Plan) -> None:
         """Free rows to those who wait."""
+        self.waiting.unpark(self._follows)
         while self._free and not (self.blocked and self.running) and (entry := self.waiting.first()):
+            if self._follows(entry):
+                self.waiting.park()
+                continue
             self.blocked = False
             row = self._free[0]
             try:
@@ -164,6 +172,13 @@ class Ledger:
             plan.admitted.append(entry)
             if self.limits.drafts:
                 entry.lookup = Lookup(entry.tokens)
+
+    def _follows(self, entry: Entry) -> bool:
+        """Whether a row is computing what `entry` begins with."""
+        return self.limits.sharing and any(
+            other.left > 1 and other.job.tenant == entry.job.tenant and _same(entry.tokens, other.tokens, other.fed + SHARED)
+            for other in self.running.values()
+        )
 
     def _share_out(self, shares: dict[int, Share], plan: Plan) -> None:
         """What a step has for prompts: more, the more of the rows are prompts; and always one short prompt as a whole."""
@@ -268,6 +283,11 @@ class Ledger:
         self._bench.withdraw(entry.row)
         entry.row, entry.fed = NOWHERE, 0
         self.blocked = False
+
+
+def _same(one: list[int], other: list[int], size: int) -> bool:
+    """Whether both are longer than `size` and begin with the same so many tokens."""
+    return min(len(one), len(other)) > size and one[:size] == other[:size]
 
 
 def _too_long() -> DeadlineExceeded:

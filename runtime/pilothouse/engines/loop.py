@@ -218,6 +218,7 @@ class Loop:
             context=engine.context,
             tokens_per_step=engine.tokens_per_step,
             drafts=self._speculation and engine.capabilities.rollback,
+            sharing=engine.capabilities.prefix_cache,
             queue_seconds=queue_seconds,
             request_seconds=request_seconds,
         )

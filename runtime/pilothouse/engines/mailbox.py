@@ -26,6 +26,9 @@ class Mailbox:
 
     def deliver(self, item: Item) -> None:
         self.items.append(item)
+        self.wake()
+
+    def wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
@@ -101,8 +104,9 @@ class Stream(AsyncGenerator[Chunk, None]):
         raise kind
 
     async def aclose(self) -> None:
-        """Leave; the row is free before the next step."""
+        """Leave; the row is free before the next step. Whoever waits for a chunk hears that there is none."""
         self._leave()
+        self._mailbox.wake()
 
     def __del__(self) -> None:
         self._leave()

@@ -142,7 +142,7 @@ class _Row:
 
 
 class ScriptedStep:
-    """A `StepEngine` of `size` tokens. With `kv_tokens`, rows share so much memory; with `prefix_cache`, prompts of one tenant share beginnings."""
+    """A `StepEngine` of `size` tokens. With `kv_tokens`, rows share so much memory; with `prefix_cache`, prompts of one tenant share what was fed before."""
 
     name = "scripted"
     device = "cpu"
@@ -248,7 +248,7 @@ class ScriptedStep:
 
     def _cached(self, prompt: Sequence[int], tenant: str) -> int:
         best = 0
-        for owner, tokens in self._seen:
+        for owner, tokens in [*self._seen, *((row.tenant, row.tokens) for row in self.open.values())]:
             if owner == tenant:
                 same = next((i for i, (a, b) in enumerate(zip(prompt, tokens, strict=False)) if a != b), min(len(prompt), len(tokens)))
                 best = max(best, same)

@@ -58,7 +58,8 @@ class World:
 
     def __init__(self, *, drafts: bool = False, refuse: Sequence[int] = (), queue_seconds: float = 60.0, **engine: Any) -> None:
         self.engine = ScriptedStep(SIZE, **engine)
-        limits = Limits(self.engine.rows, self.engine.context, self.engine.tokens_per_step, drafts, queue_seconds, request_seconds=600.0)
+        sizes = self.engine.rows, self.engine.context, self.engine.tokens_per_step
+        limits = Limits(*sizes, drafts, self.engine.capabilities.prefix_cache, queue_seconds, request_seconds=600.0)
         self.bench = Bench(self.engine, refuse)
         self.ledger = Ledger(self.bench, Waiting(), limits)
         self.ends: dict[Entry, object] = {}
@@ -99,7 +100,11 @@ def alone(entry: Entry, formula: Formula = following) -> list[int]:
     return tokens[: tokens.index(END) + 1] if END in tokens else tokens
 
 
-PROMPTS = st.lists(st.integers(1, SIZE - 1), min_size=1, max_size=40)
+COMMON = [*range(1, SIZE), *range(1, SIZE)]
+PROMPTS = st.one_of(
+    st.lists(st.integers(1, SIZE - 1), min_size=1, max_size=40),
+    st.lists(st.integers(1, SIZE - 1), min_size=1, max_size=5).map(lambda tokens: COMMON + tokens),
+)
 ARRIVALS = st.lists(st.tuples(st.integers(0, 30), PROMPTS, st.integers(1, 30), st.sampled_from("xyz")), min_size=1, max_size=10)
 
 
@@ -108,7 +113,7 @@ ARRIVALS = st.lists(st.tuples(st.integers(0, 30), PROMPTS, st.integers(1, 30), s
     arrivals=ARRIVALS,
     rows=st.integers(1, 4),
     tokens_per_step=st.sampled_from([4, 5, 16, 64, 512]),
-    kv_tokens=st.sampled_from([72, 90, 150, 2_000]),
+    kv_tokens=st.sampled_from([116, 150, 2_000]),
     prefix_cache=st.booleans(),
     formula=st.sampled_from([following, echoing(3), echoing(1)]),
     drafts=st.booleans(),
@@ -377,7 +382,7 @@ def test_withdrawing_frees_the_row_at_once_and_once() -> None:
     assert [world.ledger.withdraw(running), world.ledger.withdraw(running)] == [True, False]
     assert world.engine.open == {}
     assert [world.ledger.withdraw(waiting), world.ledger.withdraw(waiting)] == [True, False]
-    assert repr(world.ledger) == "<Ledger: 0 of 1 rows, 0 tokens, <Waiting: 0 of 0 tenants, 0 resumed>>"
+    assert repr(world.ledger) == "<Ledger: 0 of 1 rows, 0 tokens, <Waiting: 0 of 0 tenants, 0 resumed, 0 parked>>"
 
 
 def test_cached_tokens_are_those_of_the_first_admission() -> None:
@@ -389,3 +394,31 @@ def test_cached_tokens_are_those_of_the_first_admission() -> None:
     world.run()
 
     assert [entry.cached for entry in (old, young, again)] == [0, 0, 10]
+
+
+def test_what_several_prompts_begin_with_is_computed_once() -> None:
+    """Those that came with the first wait for it, then share it, and stand before who came later."""
+    world = World(rows=4, tokens_per_step=64, prefix_cache=True)
+    rows = [world.add([*COMMON, n], 4) for n in (1, 2, 3)]
+    other = world.add([7, 7], 4)
+    world.step()
+    assert world.order == [rows[0], other]
+    assert list(world.ledger.waiting) == rows[1:]
+    world.add([8, 8], 4)
+    world.run()
+
+    assert [entry.cached for entry in rows] == [0, 62, 62]  # the rest is not worth another step's wait
+    assert world.order[2:4] == rows[1:]
+    assert [answer(entry) for entry in rows] == [alone(entry) for entry in rows]
+
+
+def test_who_waits_for_a_prompt_goes_on_when_it_is_gone() -> None:
+    """The first was cancelled: the second computes it."""
+    world = World(rows=4, tokens_per_step=16, prefix_cache=True)
+    first, second = (world.add([*COMMON, n], 4) for n in (1, 2))
+    world.step()
+    assert list(world.ledger.waiting) == [second]
+    world.ledger.withdraw(first)
+    world.run()
+
+    assert (second.cached, answer(second)) == (16, alone(second))

@@ -383,6 +383,19 @@ async def test_a_client_that_leaves_the_queue_never_gets_a_row() -> None:
         assert (cancels, len(waits)) == ([1], 1)
 
 
+async def test_closing_a_stream_ends_the_task_that_reads_it() -> None:
+    """A stream may be closed by another task than its reader's: the reader hears the end instead of waiting for ever."""
+    gate = Gate()
+    with started(faults=Faults(gate=gate)) as (loop, _, _):
+        gate.shut()
+        stream = loop.generate(endless())
+        reader = asyncio.create_task(collect(stream))
+        await at_gate(gate)
+        await stream.aclose()
+
+        assert await reader == []
+
+
 async def test_survivors_of_a_cancel_storm_are_exact() -> None:
     """Half of the clients leave; the others' answers are theirs, and nothing leaks."""
     with started(rows=4, kv_tokens=400) as (loop, made, failures):
@@ -585,6 +598,7 @@ def test_two_event_loops_are_served_at_once() -> None:
             thread.start()
         for thread in threads:
             thread.join(WAIT)
+        assert [thread.is_alive() for thread in threads] == [False] * 3
         asyncio.run(until(lambda: loop.stats().idle))
 
         assert answers == {n: script((n,), 30, WORDS.size) for n in (1, 2)}
@@ -623,7 +637,7 @@ async def test_its_facts_are_the_engines() -> None:
         assert (loop.name, loop.device, loop.context, loop.capabilities.rollback) == ("scripted", "cpu", 99, True)
         assert loop.describe() == {"engine": "scripted", "device": "cpu", "rows": 4, "tokens_per_step": 64}
         assert repr(loop) == (
-            "<Loop scripted on cpu: open, 0 steps, <Ledger: 0 of 4 rows, 0 tokens, <Waiting: 0 of 0 tenants, 0 resumed>>>"
+            "<Loop scripted on cpu: open, 0 steps, <Ledger: 0 of 4 rows, 0 tokens, <Waiting: 0 of 0 tenants, 0 resumed, 0 parked>>>"
         )
         assert (loop.stats().rows, loop.stats().alive, loop.stats().idle) == (4, True, True)
     finally:
