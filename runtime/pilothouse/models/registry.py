@@ -1,0 +1,261 @@
+"""From what a user calls a model (`models:/name@alias`, `models:/name/3`, `models:/m-...`, `runs:/id/name`, a folder) to a folder on this machine.
+
+A registry's address is asked with bounded patience, and what it says about digests is checked on what came from it.
+"""
+
+import hashlib
+import re
+import shutil
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from pilothouse.errors import ModelError
+from pilothouse.models import manifest, placing, tracking
+
+T = TypeVar("T")
+
+FORMS = "a folder, models:/name@alias, models:/name/version, models:/m-<id> or runs:/<run id>/<name>"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Where a model lies and what the registry says of it. `digest` is the manifest's (`sha256:<hex>`), where it was tagged."""
+
+    uri: str
+    folder: Path
+    name: str | None = None
+    version: str | None = None
+    digest: str | None = None
+    run_id: str | None = None
+    model_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A model in the store; `source` is where its files are, `fixed` whether they can't change there."""
+
+    source: str
+    name: str | None = None
+    version: str | None = None
+    digest: str | None = None
+    run_id: str | None = None
+    model_id: str | None = None
+    fixed: bool = True
+
+
+def resolve(uri: str, *, tracking_uri: str | None = None) -> Resolved:
+    """The folder of `uri`: itself, the local store's own, or a copy in the cache (a copy that is whole is used again).
+
+    `tracking_uri` is the MLflow store; None means MLFLOW_TRACKING_URI, else the SQLite file in the current folder. Raises `ModelError`
+    that says what is unknown (name, alias, version, run) or that the store did not answer. Digests of the files are `manifest.verify`'s.
+    """
+    if (folder := _folder(uri)) is not None:
+        return Resolved(uri, folder)
+    address = tracking.address(tracking_uri)
+    with _store(address) as flow:
+        found = _find(flow, uri, address)
+        if (here := local(found.source)) is not None:
+            if not here.is_dir():
+                raise ModelError(f"{uri}: its files are not at {here} on this machine; use a store that this machine reaches")
+            return _resolved(uri, here, found)
+        key = hashlib.sha256(f"{address}\n{found.source}\n{found.digest}".encode()).hexdigest()[:32]
+        cached = placing.cache() / "models" / f"{found.name or 'model'}-{key}"
+        if not (found.fixed and placing.whole(cached, found.digest)):
+            _bring(flow, found, cached, uri, address)
+    return _resolved(uri, cached, found)
+
+
+def fetch(uri: str, folder: Path, *, tracking_uri: str | None = None) -> Resolved:
+    """A copy of the model in `folder`, its digests checked. The folder is made if missing, and changed only once the copy is whole.
+
+    A folder that already holds that very model is left as it is. Raises `ModelError`.
+    """
+    if (source := _folder(uri)) is not None:
+        manifest.verify(source)
+        if source.resolve() != folder.resolve():
+            with placing.incoming(folder) as arriving:
+                placing.copying(lambda: shutil.copytree(source, arriving, dirs_exist_ok=True), folder)
+                placing.put(arriving, folder)
+        return Resolved(uri, folder)
+    address = tracking.address(tracking_uri)
+    with _store(address) as flow:
+        found = _find(flow, uri, address)
+        if not (found.fixed and found.digest and placing.whole(folder, found.digest)):
+            _bring(flow, found, folder, uri, address)
+    return _resolved(uri, folder, found)
+
+
+# -- asking the store -------------------------------------------------------------------------------------------------------------
+
+
+def _find(flow: ModuleType, uri: str, address: str) -> _Found:
+    client = flow.MlflowClient()
+    ask = _Asker(flow, address)
+    if match := re.fullmatch(r"models:/+(m-[0-9a-zA-Z]+)", uri):
+        return _logged(ask, client, match[1], f"no logged model {match[1]}")
+    if match := re.fullmatch(r"models:/+([^/@]+)@([^/@]+)", uri):
+        name, alias = match.groups()
+        aliases = dict(_registered(ask, client, name).aliases)
+        if alias not in aliases:
+            known = f"it has {', '.join(sorted(aliases))}" if aliases else "it has none"
+            raise ModelError(f"model {name!r} has no alias {alias!r} in {shown(address)} ({known}); set it or name a version")
+        return _version(ask, client, name, str(aliases[alias]))
+    if match := re.fullmatch(r"models:/+([^/@]+)/([^/@]+)", uri):
+        name, version = match.groups()
+        if version == "latest":
+            _registered(ask, client, name)
+            versions = ask(lambda: client.search_model_versions(f"name='{name}'", order_by=["version_number DESC"], max_results=1))
+            if not versions:
+                raise ModelError(f"model {name!r} has no version in {shown(address)}; register one with `pilothouse package`")
+            version = str(versions[0].version)
+        if not version.isdecimal():
+            raise ModelError(f"{uri}: {version!r} is no version number (stages are gone from MLflow); use models:/{name}@alias")
+        return _version(ask, client, name, version)
+    if match := re.fullmatch(r"runs:/+([0-9a-zA-Z]+)/(.+)", uri):
+        return _of_run(ask, client, flow, match[1], match[2].strip("/"))
+    raise ModelError(f"{uri!r} is not a model: no such folder here, and no model's address; give {FORMS}")
+
+
+class _Asker:
+    """Runs one question to the store: None when it says "does not exist", a `ModelError` when it does not answer."""
+
+    def __init__(self, flow: ModuleType, address: str) -> None:
+        self._refusal = flow.exceptions.MlflowException
+        self.address = address
+
+    def __call__(self, question: Callable[[], T]) -> T | None:
+        try:
+            return question()
+        except self._refusal as refusal:
+            if refusal.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"):
+                return None
+            raise ModelError(
+                f"the MLflow store {shown(self.address)} did not answer ({refusal.error_code}); check that it runs, its address and credentials"
+            ) from refusal
+        except ModelError:
+            raise
+        except Exception as failure:
+            raise ModelError(
+                f"the MLflow store {shown(self.address)} did not answer ({type(failure).__name__}); check that it runs and its address"
+            ) from failure
+
+
+def _registered(ask: _Asker, client: Any, name: str) -> Any:
+    model = ask(lambda: client.get_registered_model(name))
+    if model is None:
+        raise ModelError(f"no model {name!r} is registered in {shown(ask.address)}; `pilothouse package onnx --register {name}` makes one")
+    return model
+
+
+def _version(ask: _Asker, client: Any, name: str, version: str) -> _Found:
+    found = ask(lambda: client.get_model_version(name, version))
+    if found is None:
+        _registered(ask, client, name)
+        raise ModelError(f"model {name!r} has no version {version} in {shown(ask.address)}; name one that it has")
+    source = ask(lambda: client.get_model_version_download_uri(name, version))
+    if not source:
+        raise ModelError(f"version {version} of model {name!r} names no files; register it again")
+    return _Found(
+        source=_plain(ask, client, str(source)),
+        name=name,
+        version=version,
+        digest=found.tags.get(manifest.KEY),
+        run_id=found.run_id or None,
+        model_id=found.model_id or None,
+    )
+
+
+def _plain(ask: _Asker, client: Any, source: str) -> str:
+    """A version's source may itself be a logged model."""
+    if match := re.fullmatch(r"models:/+(m-[0-9a-zA-Z]+)", source):
+        return _logged(ask, client, match[1], f"its logged model {match[1]} is gone").source
+    return source
+
+
+def _logged(ask: _Asker, client: Any, model_id: str, missing: str) -> _Found:
+    model = ask(lambda: client.get_logged_model(model_id))
+    if model is None:
+        raise ModelError(f"{missing} in {shown(ask.address)}; name another, or package the model again")
+    return _Found(
+        source=str(model.artifact_location),
+        name=model.name,
+        digest=model.tags.get(manifest.KEY),
+        run_id=model.source_run_id or None,
+        model_id=model.model_id,
+    )
+
+
+def _of_run(ask: _Asker, client: Any, flow: ModuleType, run_id: str, path: str) -> _Found:
+    run = ask(lambda: client.get_run(run_id))
+    if run is None:
+        raise ModelError(f"no run {run_id} in {shown(ask.address)}; copy its id from the run's page")
+    models = ask(
+        lambda: client.search_logged_models([run.info.experiment_id], filter_string=f"name = '{path}' AND source_run_id = '{run_id}'")
+    )
+    if models:
+        return _logged(ask, client, max(models, key=lambda m: m.creation_timestamp).model_id, "its logged model is gone")
+    below = f"{run.info.artifact_uri.rstrip('/')}/{path}"
+    if not ask(lambda: client.list_artifacts(run_id, path)):
+        raise ModelError(f"run {run_id} has no model {path!r} in {shown(ask.address)}; name one that it logged")
+    return _Found(source=below, name=path.rsplit("/", 1)[-1], run_id=run_id, fixed=False)
+
+
+# -- bringing the files ------------------------------------------------------------------------------------------------------------
+
+
+def _bring(flow: ModuleType, found: _Found, folder: Path, uri: str, address: str) -> None:
+    ask = _Asker(flow, address)
+    with placing.incoming(folder) as arriving:
+        arrived = placing.copying(
+            lambda: ask(lambda: flow.artifacts.download_artifacts(artifact_uri=found.source, dst_path=str(arriving), tracking_uri=address)),
+            folder,
+        )
+        if arrived is None or not Path(arrived).is_dir():
+            raise ModelError(f"{uri}: its files are gone from the store {shown(address)}; package the model again")
+        manifest.verify(Path(arrived), expected=found.digest)
+        placing.put(Path(arrived), folder)
+
+
+# -- addresses --------------------------------------------------------------------------------------------------------------------
+
+
+def shown(address: str) -> str:
+    """A store's address for people: without a user's name and password."""
+    return re.sub(r"//[^/@]*@", "//", address)
+
+
+def _resolved(uri: str, folder: Path, found: _Found) -> Resolved:
+    return Resolved(uri, folder, found.name, found.version, found.digest, found.run_id, found.model_id)
+
+
+def _folder(uri: str) -> Path | None:
+    """The folder that `uri` names directly; None for an address in a store. Raises `ModelError` for anything else."""
+    if uri.startswith(("models:/", "runs:/")):
+        return None
+    path = local(uri) if uri.startswith("file:") else Path(uri).expanduser()
+    if not uri or path is None or not path.is_dir():
+        raise ModelError(f"{uri!r} is not a model: there is no such folder, and it is no model's address; give {FORMS}")
+    return path
+
+
+def local(source: str) -> Path | None:
+    """The path of a source on this machine; None for one that must be downloaded."""
+    parts = urllib.parse.urlsplit(source)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(urllib.request.url2pathname(parts.path))
+    return Path(source) if not parts.scheme and Path(source).is_absolute() else None
+
+
+@contextmanager
+def _store(address: str) -> Iterator[ModuleType]:
+    """MLflow at `address`; a SQLite file that is not there is said, not made."""
+    if (file := tracking.database(address)) and not file.is_file():
+        raise ModelError(f"there is no MLflow store at {file}; name one with --tracking-uri or MLFLOW_TRACKING_URI")
+    with tracking.store(address) as flow:
+        yield flow
