@@ -3,8 +3,9 @@
 from typing import Any
 
 from pilothouse.engines.base import Job
+from pilothouse.engines.faults import Faults
 from pilothouse.engines.loop import Loop
-from pilothouse.engines.scripted import END, Faults, ScriptedStep, ScriptedVocabulary
+from pilothouse.engines.scripted import END, ScriptedStep, ScriptedVocabulary
 from pilothouse.messages import Sampling
 
 LOOP_OPTIONS = frozenset(

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from pilothouse.engines.base import Guidance, Job, StepEngine
 from pilothouse.engines.entry import Entry
-from pilothouse.engines.ledger import Ledger, Limits, Share
+from pilothouse.engines.ledger import Ledger
+from pilothouse.engines.plan import Limits, Share
 from pilothouse.engines.sampling import Sampled, Sampler
 from pilothouse.engines.waiting import Waiting
 from pilothouse.errors import EngineFailed, PilothouseError

@@ -16,12 +16,14 @@ from typing import Any
 
 from pilothouse.engines.base import Capabilities, Guidance, Job, Stats, StepEngine, Vocabulary
 from pilothouse.engines.bench import Bench
+from pilothouse.engines.door import Door
 from pilothouse.engines.entry import Entry
-from pilothouse.engines.ledger import Ending, Ledger, Limits, Plan
+from pilothouse.engines.ledger import Ledger
 from pilothouse.engines.mailbox import Mailbox, Outbox, Stream
+from pilothouse.engines.plan import Ending, Limits, Plan
 from pilothouse.engines.waiting import Waiting
 from pilothouse.engines.writer import Writer
-from pilothouse.errors import ContextLengthExceeded, EngineFailed, InvalidRequest, NotReady, Overloaded, PilothouseError
+from pilothouse.errors import ContextLengthExceeded, EngineFailed, InvalidRequest
 from pilothouse.messages import FinishReason
 
 JOIN_SECONDS = 10.0  # how long `stop` waits for the step that runs
@@ -79,7 +81,6 @@ class Loop:
         self._vocabulary = vocabulary
         self._make_guidance = guidance
         self._guidance: Guidance | None = None
-        self._queue = queue
         self._seconds = (queue_seconds, request_seconds)
         self._speculation = speculation
         self._on_queue, self._on_cancel, self._on_failure = on_queue, on_cancel, on_failure
@@ -94,17 +95,13 @@ class Loop:
         self._thread: threading.Thread | None = None
         self._facts: dict[str, Any] = {}
 
-        self._door = threading.Lock()  # held to count a job in and to close; never while anything is computed
-        self._open = False
-        self._stopping = False
-        self._entered = 0
-        self._left = 0
+        self._door = Door(queue)
         self._steps = 0
         self._kv_used = 0.0
         self.progressed = clock()  # monotonic seconds of the last step or the last sign of idleness; stands still in a hung step
 
     def __repr__(self) -> str:
-        return f"<Loop {self.name} on {self.device}: {'open' if self._open else 'closed'}, {self._steps} steps, {self._ledger!r}>"
+        return f"<Loop {self.name} on {self.device}: {'open' if self._door.is_open else 'shut'}, {self._steps} steps, {self._ledger!r}>"
 
     # -- what the runtime sees, from any thread --------------------------------------------------------------------------------
 
@@ -117,24 +114,19 @@ class Loop:
 
     def generate(self, job: Job) -> Stream:
         """Queue `job`. Refusals are raised by this call, with nothing queued: `Overloaded`, `NotReady`, `InvalidRequest`."""
-        mailbox = Mailbox(asyncio.get_running_loop())
-        with self._door:
-            self._check_room(1)
-            self._check(job)
-            request = _Request(Entry(job, self._clock()), Writer(job, self._vocabulary), mailbox)
-            self._entered += 1
-            self._inbox.put(request)
-        return Stream(mailbox, partial(self._inbox.put, _Left(request)))
+        self.reserve(1)
+        self._check(job)
+        request = _Request(Entry(job, self._clock()), Writer(job, self._vocabulary), Mailbox(asyncio.get_running_loop()))
+        self._door.enter(self._ledger, partial(self._inbox.put, request))
+        return Stream(request.mailbox, partial(self._inbox.put, _Left(request)))
 
     def reserve(self, jobs: int) -> None:
         """Raise `Overloaded` unless `jobs` more could be queued now. Nothing is held: queue them before the event loop turns."""
-        with self._door:
-            self._check_room(jobs)
+        self._door.check(jobs, self._ledger)
 
     def stop(self) -> None:
         """End the thread; jobs that run or wait end with `NotReady`. A step that hangs is left behind after 10 s."""
-        with self._door:
-            self._stopping, self._open = True, False
+        self._door.shut(stopping=True)
         if self._thread is None:
             return
         self._inbox.put(_Stop())
@@ -144,32 +136,20 @@ class Loop:
             self._inbox.put(_Stop())
 
     def stats(self) -> Stats:
-        ledger, inside = self._ledger, self._entered - self._left
+        ledger, inside = self._ledger, self._door.inside
         running = len(ledger.running) if ledger else 0
         return Stats(
             waiting=max(0, inside - running),
             running=running,
             rows=ledger.limits.rows if ledger else 0,
             kv_used=self._kv_used,
-            alive=self._open,
+            alive=self._door.is_open,
             steps=self._steps,
             idle=not inside,
         )
 
     def describe(self) -> dict[str, Any]:
         return dict(self._facts)
-
-    def _check_room(self, jobs: int) -> None:
-        ledger = self._ledger
-        if not self._open or ledger is None:
-            raise self._closed()
-        most = ledger.limits.rows + self._queue
-        if jobs > most:
-            raise InvalidRequest(f"{jobs} answers at once are more than the {most} this server has places for; ask for fewer", field="n")
-        rows = len(ledger.running) if ledger.blocked else ledger.limits.rows  # without memory a free row is none
-        inside = self._entered - self._left
-        if inside + jobs > rows + self._queue:
-            raise Overloaded(f"the queue is full ({self._queue} may wait); try again later", retry_after=1.0 + inside // max(1, rows))
 
     def _check(self, job: Job) -> None:
         if not job.prompt:
@@ -180,11 +160,6 @@ class Loop:
             raise ContextLengthExceeded(
                 f"prompt: {len(job.prompt)} tokens leave no room for an answer in a context of {self.context}; shorten it", field="prompt"
             )
-
-    def _closed(self) -> PilothouseError:
-        if self._stopping:
-            return NotReady("the server is stopping; send the request again, another one answers")
-        return NotReady("the engine is not running; try again later")
 
     # -- the thread ------------------------------------------------------------------------------------------------------------
 
@@ -201,8 +176,7 @@ class Loop:
             while not self._serve(rebuilt):
                 rebuilt = True
         finally:
-            with self._door:
-                self._open = False
+            self._door.shut()
             self._close()
             self._end_all()
 
@@ -226,8 +200,7 @@ class Loop:
         self.name, self.device, self.capabilities, self.context = engine.name, engine.device, engine.capabilities, engine.context
         self._facts = engine.describe()
         self._ledger = Ledger(self._bench, self._waiting, limits)
-        with self._door:
-            self._open = not self._stopping
+        self._door.open()
 
     def _serve(self, rebuilt: bool) -> bool:
         """Serve with one engine. True: over; False: it broke, and another one has taken its place."""
@@ -240,7 +213,7 @@ class Loop:
             return True
         except Exception as error:
             self._fail(ledger, error)
-            if self._stopping or (rebuilt and self._steps == begun):
+            if self._door.stopping or (rebuilt and self._steps == begun):
                 return True
         try:
             self._build()
@@ -299,8 +272,7 @@ class Loop:
 
     def _fail(self, ledger: Ledger, error: Exception) -> None:
         """The engine broke: nobody new, its rows end, its memory is freed; those who wait go on waiting."""
-        with self._door:
-            self._open = False
+        self._door.shut()
         self._on_failure(error)
         self._ledger = None
         ledger.abandon()
@@ -319,7 +291,7 @@ class Loop:
 
     def _forget(self, entry: Entry) -> None:
         if self._requests.pop(entry, None) is not None:
-            self._left += 1
+            self._door.leave()
 
     def _end_all(self) -> None:
         """Nobody is left waiting for a thread that is gone. The door is closed: nobody comes after."""
@@ -332,7 +304,7 @@ class Loop:
             if isinstance(said, _Request):
                 self._requests[said.entry] = said
         for request in list(self._requests.values()):
-            outbox.put(request.mailbox, self._closed())
+            outbox.put(request.mailbox, self._door.refusal())
             self._forget(request.entry)
         outbox.flush()
 

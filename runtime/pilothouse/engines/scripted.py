@@ -10,12 +10,13 @@ import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pilothouse.engines.base import Capabilities, Job, Logits, Stats, Work
+from pilothouse.engines.faults import Faults
 from pilothouse.engines.stopping import StopScanner
 from pilothouse.errors import EngineFailed, NotReady, Overloaded
 from pilothouse.messages import Chunk, FinishReason, TokenLogprob, Usage
@@ -77,57 +78,6 @@ class ScriptedText:
 
     def finish(self) -> str:
         return self._decoder.decode(b"", final=True)
-
-
-class Gate:
-    """Lets steps through one by one, by a test's leave. Open until `shut`."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._leave: float = float("inf")
-        self._standing = False
-
-    def shut(self) -> None:
-        """From now on each step needs leave."""
-        with self._condition:
-            self._leave = 0
-
-    def allow(self, steps: int = 1) -> None:
-        with self._condition:
-            self._leave += steps
-            self._condition.notify_all()
-
-    def open(self) -> None:
-        self.allow(2**62)
-
-    def wait(self) -> None:
-        """The engine's side: stand until there is leave."""
-        with self._condition:
-            self._standing = True
-            self._condition.notify_all()
-            self._condition.wait_for(lambda: self._leave > 0)
-            self._leave -= 1
-            self._standing = False
-
-    def reached(self, timeout: float = 10.0) -> None:
-        """The test's side: until a step stands here without leave. `TimeoutError` when none comes."""
-        with self._condition:
-            if not self._condition.wait_for(lambda: self._standing and self._leave <= 0, timeout):
-                raise TimeoutError("no step reached the gate")
-
-
-@dataclass(slots=True)
-class Faults:
-    """What goes wrong, and when. Steps are counted over all engines that share the object, from 1; two of them are the first answer's."""
-
-    fail_load: BaseException | None = None
-    fail_steps: frozenset[int] = frozenset()
-    hang_step: int = 0  # 0: never
-    release: threading.Event = field(default_factory=threading.Event)  # lets the hanging step go on
-    refuse_admits: int = 0  # so many times there is "no room now"
-    delay_seconds: float = 0.0  # of every step: for rehearsals by hand
-    gate: Gate = field(default_factory=Gate)
-    steps: int = 0  # begun
 
 
 class Misuse(AssertionError):

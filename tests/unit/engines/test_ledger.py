@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.engines.entry import Entry
-from pilothouse.engines.ledger import LEAST_CHUNK, Ledger, Limits, Plan
+from pilothouse.engines.ledger import LEAST_CHUNK, Ledger
+from pilothouse.engines.plan import Limits, Plan
 from pilothouse.engines.scripted import END, Formula, ScriptedStep, echoing, following, script
 from pilothouse.engines.waiting import Waiting
 from pilothouse.errors import ContextLengthExceeded, DeadlineExceeded, InvalidRequest, Overloaded

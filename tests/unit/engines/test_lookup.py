@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import overload
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.engines.lookup import LENGTHS, LONGEST_REST, MOST, REST, Lookup
@@ -67,6 +67,7 @@ def test_a_row_whose_drafts_do_not_pay_rests_for_longer_each_time() -> None:
     assert len(tried) < 20
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, MOST))
 def test_a_draft_is_what_a_search_of_the_whole_row_finds(tokens: list[int], most: int) -> None:
     """The growing index finds the same as searching everything anew."""

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.engines.base import GuideState, Job, Logits
+from pilothouse.engines.faults import Faults, Gate
 from pilothouse.engines.loop import Loop
-from pilothouse.engines.scripted import END, Faults, Formula, Gate, ScriptedStep, ScriptedVocabulary, echoing, following, script
+from pilothouse.engines.scripted import END, Formula, ScriptedStep, ScriptedVocabulary, echoing, following, script
 from pilothouse.errors import ContextLengthExceeded, DeadlineExceeded, EngineFailed, InvalidRequest, NotReady, Overloaded
 from pilothouse.messages import Chunk, FinishReason, Guide, Sampling, Usage
 from support.scripted_loop import ScriptedLoop, engine, job

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from pilothouse.engines.base import Work
+from pilothouse.engines.faults import Faults, Gate
 from pilothouse.engines.scripted import (
     SLOPE,
-    Faults,
-    Gate,
     Misuse,
     Scripted,
     ScriptedStep,

@@ -1,7 +1,7 @@
 """Stop strings over streamed text."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.engines.stopping import StopScanner
@@ -25,6 +25,7 @@ def cut(strings: list[str], text: str) -> tuple[str, bool]:
     return text, False
 
 
+@settings(deadline=None)
 @given(STRINGS, st.lists(st.text("abc", max_size=6), max_size=8))
 def test_joined_pieces_are_the_whole_text_cut_at_its_first_stop_string(strings: list[str], pieces: list[str]) -> None:
     """However the text is cut into pieces, what is shown is what one piece would show."""
@@ -33,6 +34,7 @@ def test_joined_pieces_are_the_whole_text_cut_at_its_first_stop_string(strings: 
     assert cut(strings, "".join(pieces)) == ("".join(shown), stopped)
 
 
+@settings(deadline=None)
 @given(STRINGS, st.text("abc", max_size=20))
 def test_nothing_is_shown_that_may_begin_a_stop_string(strings: list[str], text: str) -> None:
     """After every letter the text shown is the longest that no continuation can take back."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.engines.sampling import Sampled
@@ -101,6 +101,7 @@ def test_an_end_without_a_token_shows_what_waits() -> None:
     assert writer.end(FinishReason.LENGTH) == Chunk("a", tokens=(1,), finish_reason=FinishReason.LENGTH, usage=Usage(3, 1, 2))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.lists(st.sampled_from(["ab", "b c", "é", "a", " "]), max_size=2))
 def test_joined_chunks_are_the_whole_text_cut_at_its_stop_string(tokens: list[int], stop: list[str]) -> None:
     """Streamed is unary: text, tokens and log-probabilities, with one finish reason, on the last chunk."""

@@ -1,0 +1,60 @@
+"""What the ledger decides, and within which bounds: plain values."""
+
+from dataclasses import dataclass, field
+
+from pilothouse.engines.base import Work
+from pilothouse.engines.entry import Entry
+from pilothouse.errors import PilothouseError
+from pilothouse.messages import FinishReason
+
+Ending = FinishReason | PilothouseError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The engine's sizes and the settings' times, in tokens and seconds. `rows` is at most `tokens_per_step`: each row gets on in every step."""
+
+    rows: int
+    context: int
+    tokens_per_step: int
+    drafts: bool = False
+    sharing: bool = False  # a prompt's computed beginning is there for others at once
+    queue_seconds: float = 60.0
+    request_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One row's part of a step: its next `tokens`, then drafts. It answers when nothing of it is left to feed."""
+
+    entry: Entry
+    tokens: int
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def answers(self) -> bool:
+        return self.tokens == self.entry.left
+
+    def work(self) -> Work:
+        fed = self.entry.fed
+        return Work(
+            self.entry.row, [*self.entry.tokens[fed : fed + self.tokens], *self.drafts], 1 + len(self.drafts) if self.answers else 0
+        )
+
+
+@dataclass(slots=True)
+class Plan:
+    """One step, decided. `ended` are entries that leave without a token of this step."""
+
+    shares: list[Share] = field(default_factory=list)
+    admitted: list[Entry] = field(default_factory=list)  # for the first time
+    ended: list[tuple[Entry, Ending]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step gave one row: how many of the sampled tokens count, and why it is over, if it is."""
+
+    entry: Entry
+    kept: int
+    reason: FinishReason | None
