@@ -18,7 +18,7 @@ from pilothouse import settings as settings_room
 from pilothouse.answering import Answerer, Observer
 from pilothouse.engines.base import Stats
 from pilothouse.errors import InvalidRequest, NotReady
-from pilothouse.models import loading
+from pilothouse.models import loading, source
 from pilothouse.models.loading import Loaded
 from pilothouse.protocols import v2
 from pilothouse.protocols.limits import Limits
@@ -70,7 +70,8 @@ class ChatRuntime(Routes, MLModel):  # type: ignore[misc]  # MLServer has no typ
         """Settings under a plain `mlserver start`: `parameters.uri` and `parameters.extra` over the environment."""
         parameters = self.settings.parameters
         values: dict[str, Any] = dict(parameters.extra or {}) if parameters else {}
-        if parameters and parameters.uri:
+        # MLServer sets the uri of a model that has none to the folder of its model-settings.json: that names no model by itself.
+        if parameters and parameters.uri and source.is_model(parameters.uri):
             values.setdefault("model", parameters.uri)
         values.setdefault("model_name", self.settings.name)
         return settings_room.load(**values)

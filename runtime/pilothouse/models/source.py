@@ -46,6 +46,11 @@ class Described:
     pickled: bool = False  # a pyfunc whose code would come out of a pickle
 
 
+def is_model(uri: str) -> bool:
+    """Whether `uri` is a model's address, or a folder that looks like a model."""
+    return ":/" in uri or any((Path(uri) / name).is_file() for name in ("MLmodel", "genai_config.json", "config.json"))
+
+
 def describe(folder: Path, *, name: str | None = None, version: str | None = None) -> Described:
     """What `folder` holds. `name` and `version` are the registry's, where it has one.
 
