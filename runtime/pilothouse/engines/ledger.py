@@ -23,7 +23,7 @@ from pilothouse.engines.waiting import Waiting
 from pilothouse.errors import ContextLengthExceeded, DeadlineExceeded, Overloaded, PilothouseError
 from pilothouse.messages import FinishReason
 
-LEAST_CHUNK = 8  # prompt tokens a step has room for, however many rows answer
+LEAST_CHUNK = 6  # prompt tokens a step has room for, however many rows answer: less than half of what eight answers cost
 SHORT = 8  # a prompt of a step's eighth is short: fed at once, it delays those who answer once and by little
 DRAFT_WIDTH = 8  # tokens that rows and drafts together may have in a step: beyond, a wrong draft costs the others too much
 
