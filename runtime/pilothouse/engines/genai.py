@@ -63,8 +63,9 @@ class GenaiStep:
             self._model = onnxruntime_genai.Model(config)
             self._generator = self._open()
             self._generator.append_tokens(np.zeros(min(2, self.context), np.int32))
-            self._wide = self._generator.get_output("logits").shape[1] > 1  # a pruned head answers the last position only
-        except (RuntimeError, TypeError) as error:
+            _, answered, self._vocabulary = self._generator.get_output("logits").shape
+            self._wide = answered > 1  # a pruned head answers the last position only
+        except (RuntimeError, TypeError, ValueError) as error:
             raise ModelError(
                 f"onnxruntime-genai can't load the model in {folder}; export it with its model builder again: {error}"
             ) from error
@@ -99,7 +100,7 @@ class GenaiStep:
         tokens = list(item.tokens)
         if not item.wanted:
             self._feed(tokens)
-            return np.empty((0, 0), np.float32)
+            return np.empty((0, self._vocabulary), np.float32)
         if item.wanted == 1 or self._wide:
             self._feed(tokens)
             return self._last(item.wanted)

@@ -103,7 +103,7 @@ class HFStep:
 
     def step(self, work: Sequence[Work]) -> Logits:
         """One forward of all rows. With long rope two: texts beyond the original window turn by other factors, from their first token on."""
-        answers: list[Logits] = [np.empty((0, 0), np.float32)] * len(work)
+        answers: list[Logits] = [np.empty(0, np.float32)] * len(work)
         turned = [self._is_long(self._rows[item.row], len(item.tokens)) for item in work]
         for long in sorted(set(turned)):
             part = [(at, item) for at, item in enumerate(work) if turned[at] == long]
@@ -111,8 +111,7 @@ class HFStep:
             ends = np.cumsum([item.wanted for _, item in part])
             for (at, item), end in zip(part, ends, strict=True):
                 answers[at] = logits[end - item.wanted : end]
-        wanted = [answer for answer, item in zip(answers, work, strict=True) if item.wanted]
-        return np.concatenate(wanted) if len(wanted) > 1 else wanted[0] if wanted else np.empty((0, 0), np.float32)
+        return np.concatenate(answers)
 
     def rollback(self, row: int, tokens: int) -> None:
         """Forget tokens; one that falls back below the long-rope turn is computed anew with its next token."""
