@@ -1,6 +1,5 @@
 """The Generator as a step engine: known answers, chunks, drafts taken back, and texts that begin like the one before."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -176,15 +175,3 @@ def test_a_long_text_is_computed_with_the_long_factors_throughout(monkeypatch: p
     engine.withdraw(0)
     assert_close(forced_logits(engine, text[: ORIGINAL - 2], [5]), short, 1e-5)
     assert not np.allclose(short, whole)
-
-
-def test_the_library_is_told_our_threads(tmp_path: Path) -> None:
-    """Threads are the setting's, not half the machine's cores: they reach the session whatever the folder says."""
-    copy = tmp_path / "model"
-    shutil.copytree(pocket.FOLDER, copy)
-    described = json.loads((copy / "genai_config.json").read_text())
-    described["model"]["decoder"]["session_options"]["intra_op_num_threads"] = "none"  # would be refused, were it not laid over
-    (copy / "genai_config.json").write_text(json.dumps(described))
-
-    with pytest.raises(ModelError):
-        GenaiStep(copy, threads=1, context=64)
