@@ -1,0 +1,281 @@
+"""Continuous batching with paged attention over the exported int4 ONNX file, on OpenVINO's CPU kernels.
+
+The fastest way on CPUs with int8 dot products: one flat batch of tokens a step mixes decoding rows and pieces of prompts, keys and values
+lie in blocks of one pool that rows share where their texts begin alike, and a draft is taken back by lowering a length.
+"""
+
+import mmap
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from pilothouse.engines import paged_graph
+from pilothouse.engines.base import Capabilities, Logits, Work
+from pilothouse.engines.blocks import BLOCK
+from pilothouse.engines.paged_rows import Rows
+from pilothouse.engines.refusals import GraphRefused
+
+STEP_TOKENS = 128  # more a step is no faster, and everyone waits for a step
+PRECISIONS = {"fp16": "f16", "u8": "u8"}
+
+
+class PagedStep:
+    """A `StepEngine`. Give `rows`, `context` [tokens], `kv_memory_bytes` and `threads` their final values: defaults are made elsewhere.
+
+    Raises `GraphRefused` when the graph can't be carried exactly or the memory holds no row.
+    """
+
+    name = "paged"
+    device = "cpu"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        threads: int,
+        rows: int,
+        context: int,
+        kv_memory_bytes: int,
+        kv_precision: Literal["fp16", "u8"] = "fp16",
+        step_tokens: int = 0,
+        prefix_cache: bool = True,
+        prefix_isolation: bool = True,
+        file: str = "model.onnx",
+    ) -> None:
+        started = time.perf_counter()
+        graph = paged_graph.read(folder / file, context)
+        compiled = ov.Core().compile_model(
+            graph.model,
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": threads,
+                "ENABLE_CPU_PINNING": False,  # the container's cores are not ours alone
+                "INFERENCE_PRECISION_HINT": "f32",  # bf16 is no faster here, and not exact across batches
+                "KV_CACHE_PRECISION": PRECISIONS[kv_precision],
+            },
+        )
+        self._features, self._vocabulary, self._layers, original = graph.features, graph.vocabulary, graph.layers, graph.original
+        self._kept = graph.kept
+        del graph
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._kv = _Caches(compiled, kv_memory_bytes, rows * -(-context // BLOCK))
+        self.rows = rows
+        self.context = min(context, self._kv.blocks * BLOCK)
+        self.tokens_per_step = step_tokens or max(STEP_TOKENS, 2 * rows)
+        self.capabilities = Capabilities(prefix_cache=prefix_cache, rollback=True, batched=True, exact=kv_precision == "fp16")
+        self._kv.bind(self._request)
+        self._table = {
+            "rows": rows, "context": self.context, "blocks": self._kv.blocks,
+            "prefix_cache": prefix_cache, "prefix_isolation": prefix_isolation, "original": original,
+        }  # fmt: skip
+        self._rows = Rows(**self._table)
+        self._batch = _Batch(compiled, self.tokens_per_step, rows, self._rows.tables.shape[1])
+        self._threads, self._precision, self._load_seconds = threads, kv_precision, time.perf_counter() - started
+
+    def __repr__(self) -> str:
+        return f"PagedStep(rows={len(self._rows)}/{self.rows}, {self._rows.blocks!r})"
+
+    def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
+        """Open `row`, with room for the whole prompt. Returns its tokens that are shared already, None without room."""
+        return self._rows.open(row, prompt, tenant)
+
+    def extend(self, row: int, tokens: int) -> bool:
+        """Make room for `tokens` more than were fed; False without room."""
+        return self._rows.reserve(row, tokens)
+
+    def step(self, work: Sequence[Work]) -> Logits:
+        """Feed every item; logits [sum of wanted, vocabulary] in the items' order, valid until the next step."""
+        for item in work:
+            if not self._rows.reserve(item.row, len(item.tokens)):
+                raise ValueError(f"row {item.row} has no room for {len(item.tokens)} tokens: extend it first")
+            self._rows.settle(item.row)
+        if any(self._turns(item) for item in work):
+            return self._step_turning(work)
+        return self._compute(work)
+
+    def _turns(self, item: Work) -> bool:
+        return self._rows.turned(item.row, self._rows[item.row].length + len(item.tokens))
+
+    def _step_turning(self, work: Sequence[Work]) -> Logits:
+        """A step in which a row outgrows the original window of a long-rope model (or, rolled back, fits it again).
+
+        The file computes the whole row with other tables then, so the row is computed anew before its tokens are fed. One row at a time,
+        cut at the border: rare, and worth no better.
+        """
+        logits = []
+        for item in work:
+            for piece in self._pieces(item):
+                if self._turns(piece):
+                    self._again(piece.row)
+                logits.append(self._compute([piece]).copy())
+        return np.concatenate(logits)
+
+    def _pieces(self, item: Work) -> list[Work]:
+        """`item`, cut where its row reaches the original window; a row whose prompt was longer never was within it."""
+        row, original = self._rows[item.row], self._table["original"]
+        cut = original - row.length
+        if row.prompt > original or not 0 < cut < len(item.tokens):
+            return [item]
+        after = len(item.tokens) - cut
+        return [
+            Work(item.row, item.tokens[:cut], max(0, item.wanted - after)),
+            Work(item.row, item.tokens[cut:], min(item.wanted, after)),
+        ]
+
+    def _again(self, row: int) -> None:
+        last, length = self._rows[row].last, self._rows.turn(row)
+        text = self._rows.tokens[row, :length].tolist()
+        for begin, end in pairwise([*range(0, length, self.tokens_per_step), length]):
+            self._compute([Work(row, text[begin:end], 0)])
+        self._rows[row].last = last
+
+    def _compute(self, work: Sequence[Work]) -> Logits:
+        for item in work:
+            self._rows.append(item.row, item.tokens)
+        wanted = self._batch.fill(work, self._rows)
+        self._batch.bind(self._request)
+        self._request.infer(share_outputs=True)
+        for item in work:
+            self._rows.offer(item.row)
+        logits: Logits = self._request.get_output_tensor(0).data.reshape(wanted, self._vocabulary)
+        return logits
+
+    def rollback(self, row: int, tokens: int) -> None:
+        """Forget the last `tokens` of the row's last step."""
+        self._rows.rollback(row, tokens)
+
+    def withdraw(self, row: int) -> None:
+        """Free the row; its full blocks stay as prefixes until their memory is needed."""
+        self._rows.close(row)
+
+    def usage(self) -> float:
+        """Share of the blocks that rows hold."""
+        return self._rows.blocks.used / self._rows.blocks.count
+
+    def warm_up(self) -> None:
+        """Run a piece of a prompt, a full batch of answers and one alone: what is slow the first time is slow in one of these."""
+        prompt = [0] * min(self.tokens_per_step, self.context - 1)
+        self._rows.open(0, prompt, "")
+        self._compute([Work(0, prompt, 1)])  # the first of all lays the weights out for the kernels
+        opened = [0] + [row for row in range(1, self.rows) if self._rows.open(row, [0], "") is not None]
+        for count in {1, len(opened)}:
+            self._compute([Work(row, [0], 1) for row in opened[:count] if self._rows.reserve(row, 1)])
+        self._rows = Rows(**self._table)  # nothing of it is anybody's prefix
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for metadata and the log."""
+        return {
+            "engine": self.name,
+            "kernels": f"OpenVINO {ov.__version__.partition('-')[0]} CPU, paged attention",
+            "compute": str(self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()),
+            "kv_precision": self._precision,
+            "kv_block_tokens": BLOCK,
+            "kv_blocks": self._kv.blocks,
+            "kv_bytes_per_token": self._kv.block_bytes // BLOCK,
+            "threads": self._threads,
+            "rows": self.rows,
+            "context_tokens": self.context,
+            "step_tokens": self.tokens_per_step,
+            "layers": self._layers,
+            "vocabulary": self._vocabulary,
+            "graph_features": self._features,
+            "load_seconds": round(self._load_seconds, 3),
+        }
+
+    def close(self) -> None:
+        """Free the kernels, the weights and the pool."""
+        del self._batch, self._request, self._compiled, self._kv, self._rows, self._kept
+
+
+class _Caches:
+    """The pool's memory, one tensor [blocks, kv heads, 32, head size] for the keys and one for the values of each layer.
+
+    Anonymous mappings: zeroed, as the kernels want it, and without cost until a block is used.
+    """
+
+    def __init__(self, compiled: Any, memory: int, most: int) -> None:
+        self._ports = [(x.get_any_name(), x) for x in compiled.inputs if "_cache." in x.get_any_name()]
+        shapes = [[d.get_length() for d in list(port.get_partial_shape())[1:]] for _, port in self._ports]
+        sizes = [int(np.prod(s)) * port.get_element_type().size for s, (_, port) in zip(shapes, self._ports, strict=True)]
+        self.block_bytes = sum(sizes)
+        self.blocks = min(memory // self.block_bytes, 2 * most)  # beyond every row at its longest, as much again for prefixes
+        if self.blocks < 2:
+            raise GraphRefused(
+                "paged", f"one block of keys and values is {self.block_bytes} bytes, its memory is {memory}: raise kv_memory_bytes"
+            )
+        self._tensors = []
+        for shape, size, (_, port) in zip(shapes, sizes, self._ports, strict=True):
+            memory_map = mmap.mmap(-1, self.blocks * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            array = np.frombuffer(memory_map, port.get_element_type().to_dtype()).reshape(self.blocks, *shape)
+            self._tensors.append(ov.Tensor(array, shared_memory=True))
+
+    def bind(self, request: Any) -> None:
+        for (name, _), tensor in zip(self._ports, self._tensors, strict=True):
+            request.set_tensor(name, tensor)
+
+
+class _Batch:
+    """The flat batch of one step, in arrays that are made once."""
+
+    def __init__(self, compiled: Any, tokens: int, rows: int, blocks: int) -> None:
+        self._ports = {name: next(x for x in compiled.inputs if x.get_any_name() == name) for name in paged_graph.FEEDS}
+        self._blocks = np.empty(rows * blocks, np.int32)
+        self._begins = np.zeros(rows + 1, np.int32)
+        self._block_begins = np.zeros(rows + 1, np.int32)
+        self._past = np.empty(rows, np.int32)
+        self._longest = np.empty((), np.int32)
+        self._counting = np.arange(self._blocks.size * BLOCK, dtype=np.int64)
+        self._make(tokens)
+        self._fed: dict[str, NDArray[Any]] = {}
+
+    def _make(self, tokens: int) -> None:
+        self._ids, self._positions, self._wanted = (np.empty(tokens, np.int64) for _ in range(3))
+
+    def fill(self, work: Sequence[Work], rows: Rows) -> int:
+        """Lay `work`, whose tokens are in `rows` already, out for the kernels; answers how many logits are wanted."""
+        total = sum(len(item.tokens) for item in work)
+        if total > len(self._ids):
+            self._make(total)
+        at = blocks = wanted = longest = 0
+        for index, item in enumerate(work):
+            row, count = item.row, len(item.tokens)
+            state = rows[row]
+            end = state.length
+            begin = end - count
+            shift = rows.shift(row)
+            self._ids[at : at + count] = rows.tokens[row, begin:end]
+            self._positions[at : at + count] = self._counting[begin + shift : end + shift]
+            self._past[index] = begin
+            held = -(-end // BLOCK)
+            self._blocks[blocks : blocks + held] = rows.tables[row, :held]
+            at += count
+            blocks += held
+            self._begins[index + 1] = at
+            self._block_begins[index + 1] = blocks
+            self._wanted[wanted : wanted + item.wanted] = self._counting[at - item.wanted : at]
+            wanted += item.wanted
+            longest = max(longest, end)
+        self._longest[()] = longest
+        count = len(work)
+        self._fed = {
+            "input_ids": self._ids[:at],
+            "position_ids": self._positions[:at],
+            "past_lens": self._past[:count],
+            "subsequence_begins": self._begins[: count + 1],
+            "block_indices": self._blocks[:blocks],
+            "block_indices_begins": self._block_begins[: count + 1],
+            "wanted": self._wanted[:wanted],
+            "max_context_len": self._longest,
+        }
+        return wanted
+
+    def bind(self, request: Any) -> None:
+        for name, array in self._fed.items():
+            request.set_tensor(self._ports[name], ov.Tensor(array, shared_memory=True))

@@ -1,0 +1,80 @@
+"""onnxruntime-genai's Generator as the reference for engines of ours, and graphs edited for what no small export has."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from pilothouse.engines.base import StepEngine, Work
+
+TOLERANCE = 0.4  # of the logits' norm: both engines compute in 8 bits, each with its own rounding; a wrong graph is off by more than 1
+
+
+def generator_logits(folder: Path, prompt: Sequence[int], tokens: int) -> tuple[list[int], NDArray[np.float32]]:
+    """The Generator's greedy tokens, and the logits [tokens, vocabulary] that each was chosen by."""
+    import onnxruntime_genai as og
+
+    model = og.Model(str(folder))
+    params = og.GeneratorParams(model)
+    params.set_search_options(max_length=len(prompt) + tokens + 1, min_length=len(prompt) + tokens, do_sample=False)
+    generator = og.Generator(model, params)
+    generator.append_tokens(np.array(prompt, np.int32))
+    chosen, logits = [], []
+    for _ in range(tokens):
+        logits.append(np.asarray(generator.get_logits())[0, -1].copy())
+        generator.generate_next_token()
+        chosen.append(int(generator.get_next_tokens()[0]))
+    return chosen, np.stack(logits)
+
+
+def forced_logits(
+    engine: StepEngine, prompt: Sequence[int], answer: Sequence[int], *, chunk: int = 10_000, drafts: int = 0
+) -> NDArray[np.float32]:
+    """The engine's logits [len(answer), vocabulary] before each token of `answer`, which is fed whatever they say, 1 + `drafts` at a time."""
+    fed = engine.admit(0, prompt, "")
+    assert fed is not None
+    logits = []
+    while fed < len(prompt):
+        piece = prompt[fed : fed + chunk]
+        fed += len(piece)
+        answered = engine.step([Work(0, piece, 1 if fed == len(prompt) else 0)])
+    logits.append(answered.copy())
+    for at in range(0, len(answer) - 1, 1 + drafts):
+        piece = answer[at : min(at + 1 + drafts, len(answer) - 1)]
+        assert engine.extend(0, len(piece))
+        logits.append(engine.step([Work(0, piece, len(piece))]).copy())
+    engine.withdraw(0)
+    return np.concatenate(logits)
+
+
+def assert_close(actual: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float = TOLERANCE) -> None:
+    """At every position the logits differ by less than `tolerance` of their norm, at most of them by a quarter of that."""
+    assert actual.shape == expected.shape
+    off = np.linalg.norm(actual - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert off.max() < tolerance, off.round(3).tolist()
+    assert np.median(off) < tolerance / 4, off.round(3).tolist()
+
+
+def edited(folder: Path, to: Path, edit: Callable[[onnx.ModelProto], None]) -> Path:
+    """A copy of the exported `folder` in `to` with its graph changed."""
+    shutil.copytree(folder, to)
+    model = onnx.load(to / "model.onnx", load_external_data=False)
+    edit(model)
+    onnx.save(model, to / "model.onnx")
+    return to
+
+
+def with_attribute(name: str, value: float, *, of: str = "GroupQueryAttention") -> Callable[[onnx.ModelProto], None]:
+    """Sets an attribute of every node of one type."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            if node.op_type == of:
+                kept = [a for a in node.attribute if a.name != name]
+                del node.attribute[:]
+                node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+
+    return edit
