@@ -11,6 +11,8 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 ECHOED = ("annotations", "audio", "function_call", "refusal", "reasoning_content")
 """Fields that clients send back from an answer: empty they mean nothing, filled they are refused."""
 
+EMPTY: tuple[Any, ...] = (None, "", [])
+
 
 def messages(values: list[Any], limits: Limits, path: str = "messages") -> tuple[Message, ...]:
     """The conversation in `values`.
@@ -47,7 +49,7 @@ def _message(fields: Fields, limits: Limits) -> Message:
     name = fields.text("name")
     if role == "assistant":
         for echo in ECHOED:
-            if fields.take(echo):
+            if fields.take(echo) not in EMPTY:
                 raise Unsupported(f"{fields.path(echo)} is not supported: send the text as content", field=fields.path(echo))
     fields.take("content")
     fields.finish()

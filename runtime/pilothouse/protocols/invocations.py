@@ -94,9 +94,9 @@ def _params(fields: Fields, limits: Limits) -> dict[str, Any]:
         return {}
     values = given.left()
     given.refuse(ROW_REFUSED)
-    guide(given, limits)
-    options(given, limits)
+    shared = ChatRequest(prompt="any", guide=guide(given, limits), **options(given, limits))
     given.finish(hints=HINTS)
+    limits.check(shared)  # also what every row overrides
     return values
 
 

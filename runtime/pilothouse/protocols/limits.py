@@ -122,8 +122,8 @@ class Limits:
             value = getattr(request, name)
             if value is not None and not bound.holds(value):
                 raise InvalidRequest(f"{name} must be {bound}, not {shown(value)}", field=name)
-        _within("top_k", request.top_k, 0, INT32, " (0: all tokens)")
-        _within("seed", request.seed, -INT64 - 1, INT64)
+        within("top_k", request.top_k, 0, INT32, " (0: all tokens)")
+        within("seed", request.seed, -INT64 - 1, INT64)
         at_most("logit_bias", len(request.logit_bias), MAX_BIASES, "tokens")
         self._ids("logit_bias", tuple(token for token, _ in request.logit_bias))
         for token, bias in request.logit_bias:
@@ -131,9 +131,9 @@ class Limits:
                 raise InvalidRequest(f"logit_bias of token {token} must be {BIAS}, not {shown(bias)}", field="logit_bias")
 
     def _length(self, request: ChatRequest) -> None:
-        _within("max_tokens", request.max_tokens, 1, self.most_tokens)
-        _within("min_tokens", request.min_tokens, 0, request.max_tokens or self.most_tokens)
-        _within("n", request.n, 1, self.max_n)
+        within("max_tokens", request.max_tokens, 1, self.most_tokens)
+        within("min_tokens", request.min_tokens, 0, request.max_tokens or self.most_tokens)
+        within("n", request.n, 1, self.max_n)
         at_most("stop", len(request.stop), self.max_stop, "strings")
         for text in request.stop:
             if not text:
@@ -144,7 +144,7 @@ class Limits:
         self._ids("stop_token_ids", request.stop_token_ids)
 
     def _answer(self, request: ChatRequest) -> None:
-        _within("logprobs", request.logprobs, 0, self.max_top_logprobs)
+        within("logprobs", request.logprobs, 0, self.max_top_logprobs)
         at_most("tools", len(request.tools), self.max_tools, "tools")
         _short("user", request.user)
         if request.guide is not None and request.guide.schema is not None:
@@ -174,7 +174,8 @@ def _message_bytes(message: Message) -> int:
     return len(message.content.encode()) + sum(len(c.arguments.encode()) + len(c.name.encode()) for c in message.tool_calls)
 
 
-def _within(name: str, value: int | None, low: int, high: int, note: str = "") -> None:
+def within(name: str, value: int | None, low: int, high: int, note: str = "") -> None:
+    """Refuse a number outside its bounds; None is inside."""
     if value is not None and not low <= value <= high:
         raise InvalidRequest(f"{name} must be between {low} and {high}{note}, not {shown(value)}", field=name)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pilothouse.errors import InvalidRequest
 from pilothouse.protocols.fields import Fields, kind, valid_text, wrong_type
-from pilothouse.protocols.limits import MAX_BIASES, Limits, at_most
+from pilothouse.protocols.limits import MAX_BIASES, Limits, at_most, within
 
 HINTS = {
     "max_length": "send max_tokens, which counts the answer alone",
@@ -58,6 +58,8 @@ def options(fields: Fields, limits: Limits) -> dict[str, Any]:
     """
     longest = fields.integer("max_tokens")
     wins = fields.integer("max_completion_tokens")
+    if wins is not None:  # what loses is judged too, as the other is by Limits.check
+        within(fields.path("max_tokens"), longest, 1, limits.most_tokens)
     return {
         "temperature": fields.number("temperature"),
         "top_p": fields.number("top_p"),

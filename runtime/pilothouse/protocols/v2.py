@@ -32,6 +32,9 @@ OUTPUTS = [MetadataTensor(name="output", datatype="BYTES", shape=[-1], parameter
 IGNORED = ("headers", "content_type", "binary_data_output")
 """Parameters that speak of the wire. `triton_...` ones are the server's business too."""
 
+OBJECTS = ("logit_bias", "response_format", "stop_token_ids")
+"""Parameters that over gRPC can only be JSON in a string."""
+
 V2_REFUSED = REFUSED | {
     "echo": "join prompt and output yourself",
     "logprobs": "ask for them over /v1/chat/completions",
@@ -131,6 +134,8 @@ def _meant(name: str, value: Any) -> Any:
     """What a string stands for: the JSON in it, or itself. A stop string means itself unless it is a list of them."""
     if not isinstance(value, str) or name == "user":
         return value
+    if name in OBJECTS:
+        return decoded(value, f"parameters.{name}")
     with contextlib.suppress(orjson.JSONDecodeError):
         meant = orjson.loads(value)
         return meant if name != "stop" or (isinstance(meant, list) and meant) else value

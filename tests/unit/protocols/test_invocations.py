@@ -150,6 +150,18 @@ FORMS = "messages, prompt, inputs, instances, dataframe_split, dataframe_records
             "params.max_length",
         ),
         ({"inputs": ["a"], "params": {"temperature": 9}}, InvalidRequest, "temperature must be between 0 and 2, not 9.0", "temperature"),
+        (
+            {"prompt": "a", "temperature": 0, "params": {"temperature": 9}},
+            InvalidRequest,
+            "temperature must be between 0 and 2, not 9.0",
+            "temperature",
+        ),
+        (
+            {"dataframe_records": [None] * 100_000},
+            InvalidRequest,
+            "dataframe_records has 100000 rows; at most 64 are taken",
+            "dataframe_records",
+        ),
         ({"inputs": [{"prompt": "a", "n": 2}]}, Unsupported, "inputs[0].n must be 1: a row has one prediction", "inputs[0].n"),
         (
             {"inputs": [{"messages": ASK, "stream": True}]},

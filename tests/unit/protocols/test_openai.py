@@ -230,6 +230,7 @@ def test_messages_of_every_role(limits: Limits, messages: list[Any], expected: t
             "max_completion_tokens must be between 1 and 2147483647, not 0",
             "max_completion_tokens",
         ),
+        (ASK | {"max_tokens": 0, "max_completion_tokens": 5}, "max_tokens must be between 1 and 2147483647, not 0", "max_tokens"),
         (ASK | {"stop": 5}, "stop must be a string or a list of strings, not an integer", "stop"),
         (ASK | {"stop": ["a", 5]}, "stop[1] must be a string, not an integer", "stop[1]"),
         (ASK | {"stop": ""}, "stop must not hold an empty string", "stop"),
@@ -490,3 +491,33 @@ def test_a_schema_is_bounded_before_it_is_compiled(limits: Limits, refusal: Call
         path,
     )
     assert openai.chat(ask({"$ref": "#/$defs/a", "pattern": "x" * 512}), limits).request.guide is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"messages": [5] * 100_000}, "messages has 100000 messages; at most 1024 are taken"),
+        ({"messages": [{"role": "user", "content": [5] * 100_000}]}, "messages[0].content has 100000 parts; at most 1024 are taken"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [5] * 100_000}]},
+            "messages[0].tool_calls has 100000 calls; at most 128 are taken",
+        ),
+        (ASK | {"tools": [5] * 100_000}, "tools has 100000 tools; at most 128 are taken"),
+        (ASK | {"stop": [5] * 100_000}, "stop has 100000 strings; at most 16 are taken"),
+        (ASK | {"logit_bias": dict.fromkeys(map(str, range(100_000)), "x")}, "logit_bias has 100000 tokens; at most 1024 are taken"),
+    ],
+)
+def test_lists_are_counted_before_their_items_are_read(
+    limits: Limits, refusal: Callable[..., Any], body: dict[str, Any], message: str
+) -> None:
+    """A body of 4 MiB holds a million small things: judging each would hold the event loop for a second. Here every item is wrong, and the
+    number is what is refused."""
+    assert refusal(openai.chat, body, limits)[:2] == (InvalidRequest, message)
+
+
+def test_rows_are_counted_before_they_are_read(limits: Limits, refusal: Callable[..., Any]) -> None:
+    """The same for prompts."""
+    assert refusal(openai.completion, {"prompt": ["a", *[None] * 100_000]}, limits)[:2] == (
+        InvalidRequest,
+        "prompt has 100001 rows; at most 64 are taken",
+    )

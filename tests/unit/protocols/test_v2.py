@@ -180,6 +180,12 @@ def test_parameters_are_sampling_options(limits: Limits, parameters: dict[str, A
             "parameters.temperature",
         ),
         (
+            {"inputs": [prompt("a")], "parameters": {"logit_bias": "five"}},
+            InvalidRequest,
+            "parameters.logit_bias is not valid JSON",
+            "parameters.logit_bias",
+        ),
+        (
             {"inputs": [prompt("a")], "parameters": {"temperature": None}},
             InvalidRequest,
             "parameters.temperature has no value; over gRPC send a number with a fraction as a string",
