@@ -23,6 +23,9 @@ T = TypeVar("T")
 FORMS = "a folder, models:/name@alias, models:/name/version, models:/m-<id> or runs:/<run id>/<name>"
 
 
+_LOGGED = r"models:/+(m-[0-9a-zA-Z]+)"
+
+
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """Where a model lies and what the registry says of it. `digest` is the manifest's (`sha256:<hex>`), where it was tagged."""
@@ -97,14 +100,14 @@ def fetch(uri: str, folder: Path, *, tracking_uri: str | None = None) -> Resolve
 def _find(flow: ModuleType, uri: str, address: str) -> _Found:
     client = flow.MlflowClient()
     ask = _Asker(flow, address)
-    if match := re.fullmatch(r"models:/+(m-[0-9a-zA-Z]+)", uri):
+    if match := re.fullmatch(_LOGGED, uri):
         return _logged(ask, client, match[1], f"no logged model {match[1]}")
     if match := re.fullmatch(r"models:/+([^/@]+)@([^/@]+)", uri):
         name, alias = match.groups()
         aliases = dict(_registered(ask, client, name).aliases)
         if alias not in aliases:
             known = f"it has {', '.join(sorted(aliases))}" if aliases else "it has none"
-            raise ModelError(f"model {name!r} has no alias {alias!r} in {shown(address)} ({known}); set it or name a version")
+            raise ModelError(f"model {name!r} has no alias {alias!r} in {tracking.shown(address)} ({known}); set it or name a version")
         return _version(ask, client, name, str(aliases[alias]))
     if match := re.fullmatch(r"models:/+([^/@]+)/([^/@]+)", uri):
         name, version = match.groups()
@@ -112,7 +115,7 @@ def _find(flow: ModuleType, uri: str, address: str) -> _Found:
             _registered(ask, client, name)
             versions = ask(lambda: client.search_model_versions(f"name='{name}'", order_by=["version_number DESC"], max_results=1))
             if not versions:
-                raise ModelError(f"model {name!r} has no version in {shown(address)}; register one with `pilothouse package`")
+                raise ModelError(f"model {name!r} has no version in {tracking.shown(address)}; register one with `pilothouse package`")
             version = str(versions[0].version)
         if not version.isdecimal():
             raise ModelError(f"{uri}: {version!r} is no version number (stages are gone from MLflow); use models:/{name}@alias")
@@ -136,20 +139,22 @@ class _Asker:
             if refusal.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"):
                 return None
             raise ModelError(
-                f"the MLflow store {shown(self.address)} did not answer ({refusal.error_code}); check that it runs, its address and credentials"
+                f"the MLflow store {tracking.shown(self.address)} did not answer ({tracking.said(refusal)}); check that it runs, its address and credentials"
             ) from refusal
         except ModelError:
             raise
         except Exception as failure:
             raise ModelError(
-                f"the MLflow store {shown(self.address)} did not answer ({type(failure).__name__}); check that it runs and its address"
+                f"the MLflow store {tracking.shown(self.address)} did not answer ({type(failure).__name__}); check that it runs and its address"
             ) from failure
 
 
 def _registered(ask: _Asker, client: Any, name: str) -> Any:
     model = ask(lambda: client.get_registered_model(name))
     if model is None:
-        raise ModelError(f"no model {name!r} is registered in {shown(ask.address)}; `pilothouse package onnx --register {name}` makes one")
+        raise ModelError(
+            f"no model {name!r} is registered in {tracking.shown(ask.address)}; `pilothouse package onnx --register {name}` makes one"
+        )
     return model
 
 
@@ -157,7 +162,7 @@ def _version(ask: _Asker, client: Any, name: str, version: str) -> _Found:
     found = ask(lambda: client.get_model_version(name, version))
     if found is None:
         _registered(ask, client, name)
-        raise ModelError(f"model {name!r} has no version {version} in {shown(ask.address)}; name one that it has")
+        raise ModelError(f"model {name!r} has no version {version} in {tracking.shown(ask.address)}; name one that it has")
     source = ask(lambda: client.get_model_version_download_uri(name, version))
     if not source:
         raise ModelError(f"version {version} of model {name!r} names no files; register it again")
@@ -167,13 +172,13 @@ def _version(ask: _Asker, client: Any, name: str, version: str) -> _Found:
         version=version,
         digest=found.tags.get(manifest.KEY),
         run_id=found.run_id or None,
-        model_id=found.model_id or None,
+        model_id=found.model_id or (match[1] if (match := re.fullmatch(_LOGGED, str(found.source))) else None),
     )
 
 
 def _plain(ask: _Asker, client: Any, source: str) -> str:
     """A version's source may itself be a logged model."""
-    if match := re.fullmatch(r"models:/+(m-[0-9a-zA-Z]+)", source):
+    if match := re.fullmatch(_LOGGED, source):
         return _logged(ask, client, match[1], f"its logged model {match[1]} is gone").source
     return source
 
@@ -181,7 +186,7 @@ def _plain(ask: _Asker, client: Any, source: str) -> str:
 def _logged(ask: _Asker, client: Any, model_id: str, missing: str) -> _Found:
     model = ask(lambda: client.get_logged_model(model_id))
     if model is None:
-        raise ModelError(f"{missing} in {shown(ask.address)}; name another, or package the model again")
+        raise ModelError(f"{missing} in {tracking.shown(ask.address)}; name another, or package the model again")
     return _Found(
         source=str(model.artifact_location),
         name=model.name,
@@ -194,7 +199,7 @@ def _logged(ask: _Asker, client: Any, model_id: str, missing: str) -> _Found:
 def _of_run(ask: _Asker, client: Any, flow: ModuleType, run_id: str, path: str) -> _Found:
     run = ask(lambda: client.get_run(run_id))
     if run is None:
-        raise ModelError(f"no run {run_id} in {shown(ask.address)}; copy its id from the run's page")
+        raise ModelError(f"no run {run_id} in {tracking.shown(ask.address)}; copy its id from the run's page")
     models = ask(
         lambda: client.search_logged_models([run.info.experiment_id], filter_string=f"name = '{path}' AND source_run_id = '{run_id}'")
     )
@@ -202,7 +207,7 @@ def _of_run(ask: _Asker, client: Any, flow: ModuleType, run_id: str, path: str) 
         return _logged(ask, client, max(models, key=lambda m: m.creation_timestamp).model_id, "its logged model is gone")
     below = f"{run.info.artifact_uri.rstrip('/')}/{path}"
     if not ask(lambda: client.list_artifacts(run_id, path)):
-        raise ModelError(f"run {run_id} has no model {path!r} in {shown(ask.address)}; name one that it logged")
+        raise ModelError(f"run {run_id} has no model {path!r} in {tracking.shown(ask.address)}; name one that it logged")
     return _Found(source=below, name=path.rsplit("/", 1)[-1], run_id=run_id, fixed=False)
 
 
@@ -217,17 +222,12 @@ def _bring(flow: ModuleType, found: _Found, folder: Path, uri: str, address: str
             folder,
         )
         if arrived is None or not Path(arrived).is_dir():
-            raise ModelError(f"{uri}: its files are gone from the store {shown(address)}; package the model again")
+            raise ModelError(f"{uri}: its files are gone from the store {tracking.shown(address)}; package the model again")
         manifest.verify(Path(arrived), expected=found.digest)
         placing.put(Path(arrived), folder)
 
 
 # -- addresses --------------------------------------------------------------------------------------------------------------------
-
-
-def shown(address: str) -> str:
-    """A store's address for people: without a user's name and password."""
-    return re.sub(r"//[^/@]*@", "//", address)
 
 
 def _resolved(uri: str, folder: Path, found: _Found) -> Resolved:

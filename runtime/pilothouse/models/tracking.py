@@ -5,6 +5,7 @@ MLflow reads its store's address from process-wide state, and by default waits m
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -50,13 +51,14 @@ def store(uri: str) -> Iterator[ModuleType]:
     """MLflow, pointed at the store `uri` for a while; what it was pointed at before is restored."""
     flow = mlflow()
     logger = logging.getLogger("mlflow")
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", *_PATIENCE)
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "MLFLOW_UV_AUTO_DETECT", *_PATIENCE)
     before = {name: os.environ.get(name) for name in names}
     set_before = flow.get_tracking_uri() if flow.is_tracking_uri_set() else None
     level = logger.level
     try:
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
+        os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"  # else the current folder's uv.lock and pyproject.toml are copied into each model
         if not sys.stderr.isatty():
             os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         logger.setLevel(logging.ERROR)  # its hints are about its own servers
@@ -70,3 +72,13 @@ def store(uri: str) -> Iterator[ModuleType]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = old
+
+
+def shown(address: str) -> str:
+    """A store's address for people: without a user's name and password."""
+    return re.sub(r"//[^/@]*@", "//", address)
+
+
+def said(error: BaseException) -> str:
+    """The first line of a library's error, for the operator alone: no client ever reads it."""
+    return shown((str(error).splitlines() or [""])[0])[:300] or type(error).__name__

@@ -108,9 +108,3 @@ def test_a_file_address_is_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "a model"
     folder.mkdir()
     assert registry.resolve(folder.as_uri()).folder == folder
-
-
-def test_a_store_s_address_is_shown_without_its_password() -> None:
-    """It ends up in logs and on screens."""
-    assert registry.shown("https://user:secret@mlflow.example:5000/path") == "https://mlflow.example:5000/path"
-    assert registry.shown("sqlite:////tmp/mlflow.db") == "sqlite:////tmp/mlflow.db"
