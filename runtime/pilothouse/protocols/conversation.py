@@ -23,10 +23,11 @@ def messages(values: list[Any], limits: Limits, path: str = "messages") -> tuple
     if not values:
         raise InvalidRequest(f"{path} must not be empty", field=path)
     at_most(path, len(values), limits.max_messages, "messages")
+    at_most(path, sum(_pieces(value) for value in values), limits.max_messages, "text parts and tool calls")
     turns: list[Message] = []
     calls: set[str] = set()
     for index, value in enumerate(values):
-        turn = _message(Fields(value, f"{path}[{index}]"), limits)
+        turn = _message(Fields(value, f"{path}[{index}]"))
         calls.update(call.id for call in turn.tool_calls)
         if turn.tool_call_id is not None and turn.tool_call_id not in calls:
             field = f"{path}[{index}].tool_call_id"
@@ -35,7 +36,13 @@ def messages(values: list[Any], limits: Limits, path: str = "messages") -> tuple
     return tuple(turns)
 
 
-def _message(fields: Fields, limits: Limits) -> Message:
+def _pieces(message: Any) -> int:
+    """How much is in a message beside itself; what is of a wrong type is judged later."""
+    lists = (message.get("content"), message.get("tool_calls")) if isinstance(message, dict) else ()
+    return sum(len(one) for one in lists if isinstance(one, list))
+
+
+def _message(fields: Fields) -> Message:
     role = fields.need_text("role")
     if role == "function":
         raise Unsupported(
@@ -43,9 +50,9 @@ def _message(fields: Fields, limits: Limits) -> Message:
         )
     if role not in ROLES:
         raise InvalidRequest(f"{fields.path('role')} must be one of {', '.join(ROLES)}, not {shown(role)}", field=fields.path("role"))
-    calls = _tool_calls(fields.items("tool_calls"), fields.path("tool_calls"), limits) if role == "assistant" else ()
+    calls = _tool_calls(fields.items("tool_calls"), fields.path("tool_calls")) if role == "assistant" else ()
     answered = fields.need_text("tool_call_id") if role == "tool" else None
-    content = "" if calls and "content" not in fields else _content(fields.need("content"), fields.path("content"), limits)
+    content = "" if calls and "content" not in fields else _content(fields.need("content"), fields.path("content"))
     name = fields.text("name")
     if role == "assistant":
         for echo in ECHOED:
@@ -57,14 +64,13 @@ def _message(fields: Fields, limits: Limits) -> Message:
     return Message(role=turn, content=content, name=name, tool_calls=calls, tool_call_id=answered)
 
 
-def _content(value: Any, path: str, limits: Limits) -> str:
+def _content(value: Any, path: str) -> str:
     if isinstance(value, str):
         return valid_text(value, path)
     if not isinstance(value, list):
         wrong_type(path, "a string or a list of text parts", value)
     if not value:
         raise InvalidRequest(f"{path} must have at least one part", field=path)
-    at_most(path, len(value), limits.max_messages, "parts")
     return "\n".join(_part(Fields(part, f"{path}[{index}]")) for index, part in enumerate(value))
 
 
@@ -78,8 +84,7 @@ def _part(fields: Fields) -> str:
     return text
 
 
-def _tool_calls(values: list[Any], path: str, limits: Limits) -> tuple[ToolCall, ...]:
-    at_most(path, len(values), limits.max_tools, "calls")
+def _tool_calls(values: list[Any], path: str) -> tuple[ToolCall, ...]:
     return tuple(_tool_call(Fields(value, f"{path}[{index}]")) for index, value in enumerate(values))
 
 

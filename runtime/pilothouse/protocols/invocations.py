@@ -124,6 +124,7 @@ def _rows(form: str, value: Any, limits: Limits) -> list[Row]:
     if isinstance(value, dict):
         return columns(value, form, limits)
     if isinstance(value, list):
+        limits.count_rows(len(value), form)
         return records([{"prompt": one} if isinstance(one, str) else one for one in value], form, limits)
     return wrong_type(form, "a string, a list of rows or an object of columns", value)
 

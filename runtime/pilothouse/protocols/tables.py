@@ -12,8 +12,10 @@ from typing import Any
 
 from pilothouse.errors import InvalidRequest
 from pilothouse.protocols.fields import Fields, shown, wrong_type
-from pilothouse.protocols.limits import Limits
+from pilothouse.protocols.limits import Limits, at_most
 from pilothouse.protocols.options import strings
+
+MAX_COLUMNS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,9 @@ def columns(table: Mapping[str, Any], path: str, limits: Limits) -> list[Row]:
 def split(table: Any, path: str, limits: Limits) -> list[Row]:
     """pandas' `to_dict(orient="split")`: `columns`, `data` and an `index`, which names rows and is not read."""
     fields = Fields(table, path)
-    names = strings(fields.need_items("columns"), fields.path("columns"))
+    given = fields.need_items("columns")
+    at_most(fields.path("columns"), len(given), MAX_COLUMNS, "columns")
+    names = strings(given, fields.path("columns"))
     if len(set(names)) != len(names):
         raise InvalidRequest(f"{fields.path('columns')} has a name twice", field=fields.path("columns"))
     rows = []

@@ -13,7 +13,12 @@ def tools(fields: Fields, limits: Limits) -> tuple[tuple[Tool, ...], ToolChoice 
     """The tools and the choice among them. Without tools only `tool_choice: none` may stand, which asks for nothing."""
     values, path = fields.items("tools"), fields.path("tools")
     at_most(path, len(values), limits.max_tools, "tools")
-    given = tuple(_tool(Fields(value, f"{path}[{index}]"), limits) for index, value in enumerate(values))
+    size, given = 0, []
+    for index, value in enumerate(values):
+        tool, schema_bytes = _tool(Fields(value, f"{path}[{index}]"), limits)
+        given.append(tool)
+        if (size := size + schema_bytes) > limits.max_schema_bytes:
+            raise InvalidRequest(f"{path} have schemas of {size} bytes; at most {limits.max_schema_bytes} are taken together", field=path)
     names = [tool.name for tool in given]
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -24,10 +29,11 @@ def tools(fields: Fields, limits: Limits) -> tuple[tuple[Tool, ...], ToolChoice 
     if fields.boolean("parallel_tool_calls") is False and given:
         path = fields.path("parallel_tool_calls")
         raise Unsupported(f"{path} false is not supported: the model decides how many tools it calls", field=path)
-    return given, choice if given else None
+    return tuple(given), choice if given else None
 
 
-def _tool(fields: Fields, limits: Limits) -> Tool:
+def _tool(fields: Fields, limits: Limits) -> tuple[Tool, int]:
+    """A tool, and its schema's size in bytes."""
     sort = fields.need_text("type")
     if sort != "function":
         raise Unsupported(f"{fields.path('type')} {shown(sort)} is not supported: send function", field=fields.path("type"))
@@ -35,15 +41,14 @@ def _tool(fields: Fields, limits: Limits) -> Tool:
     fields.finish()
     name = function.need_identifier("name")
     parameters = function.take("parameters")
-    if parameters is not None:
-        checked(parameters, function.path("parameters"), limits)
+    size = 0 if parameters is None else len(checked(parameters, function.path("parameters"), limits).encode())
     description = function.text("description") or ""
     if function.boolean("strict"):
         raise Unsupported(
             f"{function.path('strict')} is not supported: arguments are not held to their schema", field=function.path("strict")
         )
     function.finish()
-    return Tool(name=name, description=description, parameters=parameters or {})
+    return Tool(name=name, description=description, parameters=parameters or {}), size
 
 
 def _choice(value: Any, path: str, names: list[str]) -> ToolChoice | None:

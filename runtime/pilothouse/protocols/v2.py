@@ -57,8 +57,7 @@ def requests(payload: InferenceRequest, limits: Limits) -> tuple[ChatRequest, ..
         name = "parameters.content_type"
         raise Unsupported(f"{name} {shown(content_type)} is not read here: send str, pd or pd_json", field=name)
     _judge(payload.outputs or [])
-    name, rows = the_tensor(payload.inputs, content_type)
-    limits.count_rows(len(rows), name)
+    name, rows = the_tensor(payload.inputs, limits, content_type)
     asked = _asked(payload.parameters)
     common = {"guide": guide(asked, limits), **options(asked, limits)}
     asked.finish(ignored=IGNORED, hints=HINTS)

@@ -14,9 +14,11 @@ import orjson
 
 from pilothouse.errors import InvalidRequest, Unsupported
 from pilothouse.protocols.fields import Fields, document, shown, wrong_type
+from pilothouse.protocols.limits import at_most
 
 HEADER = "Inference-Header-Content-Length"
 MEDIA_TYPE = "application/octet-stream"
+MAX_DIMENSIONS = 16
 LENGTH = 4  # bytes before each element of BYTES
 
 NUMBERS: Mapping[str, np.dtype[Any]] = {
@@ -137,11 +139,11 @@ def unpack(raw: bytes, datatype: str, shape: Sequence[int], path: str) -> list[A
 
 def _elements(raw: bytes, path: str) -> list[bytes]:
     elements: list[bytes] = []
-    start = 0
-    while start < len(raw):
+    start, size = 0, len(raw)
+    while start < size:
         begin = start + LENGTH
         end = begin + int.from_bytes(raw[start:begin], "little")
-        if begin > len(raw) or end > len(raw):
+        if begin > size or end > size:
             raise InvalidRequest(f"{path}: element {len(elements)} runs over the end of the tensor's {len(raw)} bytes", field=path)
         elements.append(raw[begin:end])
         start = end
@@ -182,6 +184,7 @@ def _filled(tensor: dict[str, Any], raw: bytes, path: str) -> dict[str, Any]:
 
 def sizes(values: Sequence[Any], path: str) -> list[int]:
     """A shape: sizes of zero and more."""
+    at_most(path, len(values), MAX_DIMENSIONS, "dimensions")
     for index, value in enumerate(values):
         if not isinstance(value, int) or isinstance(value, bool):
             wrong_type(f"{path}[{index}]", "an integer", value)

@@ -7,20 +7,25 @@ from mlserver.types import InferenceRequest, Parameters, RequestInput, RequestOu
 
 from pilothouse.errors import InvalidRequest
 from pilothouse.protocols.fields import Fields
+from pilothouse.protocols.limits import at_most
 from pilothouse.protocols.v2_binary import NUMBERS, sizes
+
+MAX_TENSORS = 1024
 
 
 def inference_request(body: Any) -> InferenceRequest:
     """An inference request: no coercion, no unknown field. Its `model_name` and `model_version` stand in the path already and are ignored."""
     fields = Fields(body)
+    asks_outputs, inputs, outputs = "outputs" in fields, fields.need_items("inputs"), fields.items("outputs")
+    at_most("inputs", len(inputs), MAX_TENSORS, "tensors")
+    at_most("outputs", len(outputs), MAX_TENSORS, "tensors")
     found: dict[str, Any] = {
         "id": fields.text("id"),
         "parameters": _parameters(fields),
-        "inputs": [_input(Fields(value, f"inputs[{index}]")) for index, value in enumerate(fields.need_items("inputs"))],
+        "inputs": [_input(Fields(value, f"inputs[{index}]")) for index, value in enumerate(inputs)],
+        "outputs": [_output(Fields(value, f"outputs[{index}]")) for index, value in enumerate(outputs)] if asks_outputs else None,
     }
-    if "outputs" in fields:
-        found["outputs"] = [_output(Fields(value, f"outputs[{i}]")) for i, value in enumerate(fields.need_items("outputs"))]
-    fields.finish(ignored=("model_name", "model_version", "outputs"), hints={"text_input": "send either text_input or inputs"})
+    fields.finish(ignored=("model_name", "model_version"), hints={"text_input": "send either text_input or inputs"})
     return InferenceRequest(**_set(found))
 
 

@@ -8,6 +8,7 @@ from mlserver.types import RequestInput
 
 from pilothouse.errors import InvalidRequest, Unsupported
 from pilothouse.protocols.fields import Fields, shown, wrong_type
+from pilothouse.protocols.limits import Limits
 from pilothouse.protocols.options import NAMES
 from pilothouse.protocols.v2_binary import sizes
 
@@ -15,7 +16,7 @@ CONTENT_TYPES = (None, "str", "pd_json")
 """How an element is read: as text, or as JSON. MLServer's clients send these words."""
 
 
-def the_tensor(inputs: Sequence[RequestInput], content_type: str | None = None) -> tuple[str, list[str]]:
+def the_tensor(inputs: Sequence[RequestInput], limits: Limits, content_type: str | None = None) -> tuple[str, list[str]]:
     """The name and the rows of the one input, `prompt` or `messages`. Raises `InvalidRequest` that names the input and what is wrong.
 
     `content_type` is the request's own, for a tensor that has none. With `pd_json` a prompt is the JSON of a string; messages are JSON anyway.
@@ -31,7 +32,7 @@ def the_tensor(inputs: Sequence[RequestInput], content_type: str | None = None) 
         problem = f"{inputs[1].name} is given twice" if twice else "prompt and messages are both given"
         raise InvalidRequest(f"inputs: {problem}; send one input", field="inputs[1].name")
     tensor = inputs[0]
-    rows = _rows(tensor, "inputs[0]")
+    rows = _rows(tensor, "inputs[0]", limits)
     if tensor.name == "prompt" and (_content_type(tensor, "inputs[0]") or content_type) == "pd_json":
         rows = [Fields.a_text(decoded(row, f"inputs[0].data[{i}]"), f"inputs[0].data[{i}]") for i, row in enumerate(rows)]
     return tensor.name, rows
@@ -45,7 +46,7 @@ def decoded(text: str, path: str) -> Any:
         raise InvalidRequest(f"{path} is not valid JSON", field=path) from None
 
 
-def _rows(tensor: RequestInput, path: str) -> list[str]:
+def _rows(tensor: RequestInput, path: str, limits: Limits) -> list[str]:
     datatype = getattr(tensor.datatype, "value", tensor.datatype)
     if datatype != "BYTES":
         raise InvalidRequest(f"{path}.datatype must be BYTES, not {shown(datatype)}", field=f"{path}.datatype")
@@ -55,12 +56,13 @@ def _rows(tensor: RequestInput, path: str) -> list[str]:
     data = tensor.data.root
     if not isinstance(data, list):
         wrong_type(f"{path}.data", "a list", data)
+    if not data:
+        raise InvalidRequest(f"{path}.shape must have at least one row", field=f"{path}.shape")
+    limits.count_rows(len(data), tensor.name)
     if len(shape) == 2:  # nested as its shape says, or flat: the protocol has both
         data = [row[0] if isinstance(row, list) and len(row) == 1 else row for row in data]
     if len(data) != shape[0]:
         raise InvalidRequest(f"{path}.shape is {shape}, but data has {len(data)} elements", field=f"{path}.data")
-    if not data:
-        raise InvalidRequest(f"{path}.shape must have at least one row", field=f"{path}.shape")
     return [_text(value, f"{path}.data[{index}]") for index, value in enumerate(data)]
 
 

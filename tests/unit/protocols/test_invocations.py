@@ -218,6 +218,12 @@ FORMS = "messages, prompt, inputs, instances, dataframe_split, dataframe_records
             "dataframe_split.columns",
         ),
         (
+            {"dataframe_split": {"columns": [5] * 1025, "data": []}},
+            InvalidRequest,
+            "dataframe_split.columns has 1025 columns; at most 1024 are taken",
+            "dataframe_split.columns",
+        ),
+        (
             {"dataframe_split": {"columns": ["prompt"], "data": ["a"]}},
             InvalidRequest,
             "dataframe_split.data[0] must be a list, not a string",

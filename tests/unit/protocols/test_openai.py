@@ -497,10 +497,13 @@ def test_a_schema_is_bounded_before_it_is_compiled(limits: Limits, refusal: Call
     ("body", "message"),
     [
         ({"messages": [5] * 100_000}, "messages has 100000 messages; at most 1024 are taken"),
-        ({"messages": [{"role": "user", "content": [5] * 100_000}]}, "messages[0].content has 100000 parts; at most 1024 are taken"),
+        (
+            {"messages": [{"role": "user", "content": [5] * 100_000}]},
+            "messages has 100000 text parts and tool calls; at most 1024 are taken",
+        ),
         (
             {"messages": [{"role": "assistant", "tool_calls": [5] * 100_000}]},
-            "messages[0].tool_calls has 100000 calls; at most 128 are taken",
+            "messages has 100000 text parts and tool calls; at most 1024 are taken",
         ),
         (ASK | {"tools": [5] * 100_000}, "tools has 100000 tools; at most 128 are taken"),
         (ASK | {"stop": [5] * 100_000}, "stop has 100000 strings; at most 16 are taken"),
@@ -520,4 +523,15 @@ def test_rows_are_counted_before_they_are_read(limits: Limits, refusal: Callable
     assert refusal(openai.completion, {"prompt": ["a", *[None] * 100_000]}, limits)[:2] == (
         InvalidRequest,
         "prompt has 100001 rows; at most 64 are taken",
+    )
+
+
+def test_all_tools_schemas_count_together(limits: Limits, refusal: Callable[..., Any]) -> None:
+    """Each is judged by its own size and depth; many of them are one large one."""
+    tools = [{"type": "function", "function": {"name": f"f{i}", "parameters": {"description": "x" * 30_000}}} for i in range(3)]
+
+    assert len(openai.chat(ASK | {"tools": tools[:2]}, limits).request.tools) == 2
+    assert refusal(openai.chat, ASK | {"tools": tools}, limits)[:2] == (
+        InvalidRequest,
+        "tools have schemas of 90054 bytes; at most 65536 are taken together",
     )

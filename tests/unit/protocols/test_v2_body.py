@@ -45,6 +45,9 @@ def test_a_body_becomes_mlservers_type_as_it_is() -> None:
         ({"inputs": [TENSOR | {"shape": ["1"]}]}, "inputs[0].shape[0] must be an integer, not a string", "inputs[0].shape[0]"),
         ({"inputs": [TENSOR | {"shape": [True]}]}, "inputs[0].shape[0] must be an integer, not a boolean", "inputs[0].shape[0]"),
         ({"inputs": [TENSOR | {"shape": [-5, 1]}]}, "inputs[0].shape[0] must not be negative, not -5", "inputs[0].shape[0]"),
+        ({"inputs": [TENSOR | {"shape": [1] * 17}]}, "inputs[0].shape has 17 dimensions; at most 16 are taken", "inputs[0].shape"),
+        ({"inputs": [5] * 1025}, "inputs has 1025 tensors; at most 1024 are taken", "inputs"),
+        ({"inputs": [], "outputs": [5] * 1025}, "outputs has 1025 tensors; at most 1024 are taken", "outputs"),
         ({"inputs": [TENSOR | {"data": "Hi"}]}, "inputs[0].data must be a list, not a string", "inputs[0].data"),
         (
             {"inputs": [TENSOR | {"datatype": "TEXT"}]},

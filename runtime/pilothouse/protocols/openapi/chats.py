@@ -74,9 +74,9 @@ def _messages(limits: Limits) -> dict[str, Schema]:
     empty: dict[str, Schema] = {name: {"enum": list(EMPTY)} for name in ECHOED}
     function = thing({"name": TEXT, "arguments": TEXT})
     call = thing({"id": TEXT, "function": function}, {"type": maybe(fixed("function")), "index": ANYTHING})
-    calls, name = items(call, 1, limits.max_tools), settable({"name": NAME})
+    calls, name = items(call, 1, limits.max_messages), settable({"name": NAME})
     said = thing(
-        {"role": fixed("assistant"), "content": content}, {**name, **empty, "tool_calls": maybe(items(call, most=limits.max_tools))}
+        {"role": fixed("assistant"), "content": content}, {**name, **empty, "tool_calls": maybe(items(call, most=limits.max_messages))}
     )
     called = thing({"role": fixed("assistant"), "tool_calls": calls}, {**name, **empty, "content": maybe(content)})
     return {

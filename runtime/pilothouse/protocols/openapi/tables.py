@@ -20,6 +20,7 @@ from pilothouse.protocols.openapi.schemas import (
     text,
     thing,
 )
+from pilothouse.protocols.tables import MAX_COLUMNS
 
 
 def tables(limits: Limits) -> dict[str, Schema]:
@@ -45,7 +46,7 @@ def tables(limits: Limits) -> dict[str, Schema]:
         ]
     }
     cells = {"type": "array", "description": "As many cells as there are columns."}
-    frame = thing({"columns": items(TEXT, 1), "data": items(cells, 1, limits.max_rows)}, {"index": ANYTHING})
+    frame = thing({"columns": items(TEXT, 1, MAX_COLUMNS), "data": items(cells, 1, limits.max_rows)}, {"index": ANYTHING})
     params = {"params": maybe(ref("InvocationParams"))}
 
     def form(name: str, schema: Schema, more: dict[str, Schema], **rules: Any) -> Schema:
