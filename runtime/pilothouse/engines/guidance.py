@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pilothouse.engines import schemas
 from pilothouse.engines.base import GuideState, Logits
+from pilothouse.engines.closing import Closer, Place, bits
 from pilothouse.engines.schemas import FIELD
 from pilothouse.errors import InvalidRequest, ModelError
 from pilothouse.messages import Guide
@@ -49,6 +49,8 @@ class LLGuidance:
             )
         except ValueError as error:
             raise ModelError(f"the model's tokenizer.json does not fit guided answers: {error}") from error
+        texts = [self._tokenizer.decode_bytes([token]) for token in range(self._tokenizer.vocab_size)]
+        self._closer = Closer(texts, self._ends)
         self._limits = llguidance.LLParserLimits(
             initial_lexer_fuel=1_000_000,
             step_lexer_fuel=400_000,
@@ -78,7 +80,7 @@ class LLGuidance:
             self._compiled.move_to_end(text)
             if len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
-            return _State(matcher.deep_copy(), self._ends)
+            return _State(matcher.deep_copy(), self._ends, self._closer)
 
     def _build(self, text: str) -> Any:
         schema = schemas.read(text, self._max_bytes)
@@ -104,7 +106,7 @@ class LLGuidance:
     def _rehearse(self, matcher: Any) -> str:
         """Walk a little way into the guide; what goes wrong there, in the library's words, or nothing."""
         for step in range(REHEARSAL):
-            allowed = np.flatnonzero(_bits(matcher))
+            allowed = np.flatnonzero(bits(matcher))
             if matcher.is_error() or matcher.is_stopped():
                 break
             matcher.consume_token(int(allowed[(step * 7919) % len(allowed)]))
@@ -114,31 +116,36 @@ class LLGuidance:
 class _State:
     """`GuideState` of one row. A guide that breaks half-way lets the answer end: no text would fit it any more."""
 
-    def __init__(self, matcher: Any, ends: list[int]) -> None:
+    def __init__(self, matcher: Any, ends: list[int], closer: Closer) -> None:
         self._matcher = matcher
         self._ends = ends
+        self._closer = closer
+        self._places = [Place()]  # after each accepted token
         self._told = False
 
     def mask(self, logits: Logits) -> None:
-        allowed = _bits(self._matcher)[: len(logits)]
+        allowed = bits(self._matcher)[: len(logits)]
         if self._matcher.is_error():
             if not self._told:
                 log.warning("a guide broke, its answer ends here: %s", self._matcher.get_error())
             self._told = True
             allowed = np.zeros(len(logits), np.bool_)
             allowed[self._ends] = True
+        allowed = self._closer.shorten(allowed, self._places[-1])
         logits[: len(allowed)][~allowed] = -np.inf
         logits[len(allowed) :] = -np.inf
 
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
+        self._places.append(self._places[-1].after(self._closer.texts[token]))
 
     def rollback(self, tokens: int) -> None:
         self._matcher.rollback(tokens)
+        del self._places[len(self._places) - tokens :]
 
     def finished(self) -> bool:
         return bool(self._matcher.is_stopped())
 
-
-def _bits(matcher: Any) -> NDArray[np.bool_]:
-    return np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little").view(np.bool_)
+    def closing(self, most: int) -> list[int] | None:
+        """A short way to a complete text, of at most `most` tokens with the end token; None where none was found."""
+        return self._closer.way(self._matcher.deep_copy(), self._places[-1], most)

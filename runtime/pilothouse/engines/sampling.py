@@ -1,8 +1,7 @@
 """Logits to tokens, the same for every engine: seeds, penalties, guides and log-probabilities mean one thing everywhere.
 
 Each row is computed by itself, in numpy, from its own logits and its own state: no arithmetic is shared between rows, so a row's tokens can't
-depend, to the last bit, on who else is in the batch. That costs little: a row of 32064 logits is an argmax of a few microseconds, and a nucleus
-is found by partition, not by sorting the vocabulary.
+depend, to the last bit, on who else is in the batch. That costs little: a greedy token of 32064 is an argmax of a few microseconds.
 
 A draw depends on seed, choice and position alone (a counter-based generator, nothing carried from token to token). So an answer that was
 preempted, rolled back or guessed ahead goes on with the very tokens it would have had.
@@ -11,16 +10,16 @@ preempted, rolled back or guessed ahead goes on with the very tokens it would ha
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilothouse.engines.base import Guidance, GuideState, Job, Logits
+from pilothouse.engines.drawing import draw, logprobs, uniform
 from pilothouse.errors import EngineFailed, InvalidRequest, Unsupported
-from pilothouse.messages import Sampling
 
-FIRST_LOOK = 128  # a nucleus is nearly always within so many tokens; eight times more are looked at until it is
-WORD = (1 << 64) - 1
+NEAR = 64  # tokens before max_tokens from where on a guided text is kept within reach of its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,75 +31,18 @@ class Sampled:
     top: tuple[tuple[int, float], ...] = ()
 
 
-def uniform(seed: int, choice: int, position: int) -> float:
-    """The number in [0, 1) that decides the token at `position` of a choice: Philox, keyed by seed and choice, counted by position."""
-    philox = np.random.Philox(key=np.array([seed & WORD, choice & WORD], np.uint64), counter=position)
-    return float(philox.random_raw() >> 11) * 2.0**-53
+@runtime_checkable
+class ClosingGuide(GuideState, Protocol):
+    """A guide that knows how its text can be completed."""
 
-
-def draw(logits: Logits, sampling: Sampling, chance: float) -> int:
-    """The token of `logits` [vocabulary] that `chance` in [0, 1) falls on, after temperature, min-p, top-k and top-p, in this order.
-
-    Candidates stand in order of probability, equal ones in order of id; at least the likeliest is always left.
-    """
-    best = int(logits.argmax())
-    if sampling.temperature <= 0.0:
-        return best
-    scaled = logits - logits[best]  # the largest is 0: dividing by a tiny temperature can't overflow upwards
-    with np.errstate(over="ignore", under="ignore"):
-        weights = np.exp(scaled / np.float32(max(sampling.temperature, 1e-30)))
-    if sampling.min_p > 0.0:
-        weights[weights < np.float32(min(sampling.min_p, 1.0))] = 0.0  # the likeliest weighs 1
-    if sampling.top_k <= 0 and sampling.top_p >= 1.0:
-        return _pick(np.cumsum(weights, dtype=np.float64), chance)
-    ids, reach = _likeliest(weights, sampling.top_k, sampling.top_p)
-    if sampling.top_p < 1.0:
-        whole = reach[-1] if sampling.top_k > 0 else weights.sum(dtype=np.float64)
-        reach = reach[: int(np.searchsorted(reach, sampling.top_p * whole)) + 1]
-    return int(ids[_pick(reach, chance)])
-
-
-def _pick(reach: NDArray[np.float64], chance: float) -> int:
-    """The place that `chance` falls on in running sums; never one of zero width."""
-    place = int(np.searchsorted(reach, chance * reach[-1], side="right"))
-    return place if place < len(reach) else int(np.searchsorted(reach, reach[-1]))
-
-
-def _likeliest(weights: Logits, top_k: int, top_p: float) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Ids by falling weight, and their running sums: top_k of them, else enough to hold top_p of the whole."""
-    size = len(weights)
-    most = min(top_k, size) if top_k > 0 else size
-    enough = np.inf if top_k > 0 else top_p * weights.sum(dtype=np.float64)
-    look = most if top_k > 0 else min(FIRST_LOOK, size)
-    while True:
-        ids = np.flatnonzero(weights >= np.partition(weights, size - look)[size - look]) if look < size else np.arange(size)
-        ids = _falling(weights, ids)[:most]
-        reach = np.cumsum(weights[ids], dtype=np.float64)
-        if look >= most or reach[-1] >= enough:
-            return ids, reach
-        look = min(look * 8, most)
-
-
-def _falling(weights: Logits, ids: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Rising `ids` by falling weight, equal ones still rising: one sort of integers, ten times faster than a stable argsort of floats."""
-    bits = (weights[ids] + np.float32(0)).view(np.uint32).astype(np.uint64)  # adding 0 makes -0 a 0
-    order = np.where(bits >> np.uint64(31), bits, bits ^ np.uint64(0x7FFFFFFF))  # falling floats as rising integers
-    return np.sort((order << np.uint64(32)) | ids.astype(np.uint64)).astype(np.uint32).astype(np.intp)
-
-
-def logprobs(logits: Logits, token: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
-    """Natural log-probability of `token`, and the `count` likeliest ids with theirs."""
-    peak = np.float64(logits.max())
-    whole = peak + np.log(np.exp(logits.astype(np.float64) - peak).sum())
-    ids, _ = _likeliest(logits, count, 1.0) if count > 0 else (np.empty(0, np.intp), None)
-    top = tuple((int(i), min(float(logits[i] - whole), 0.0)) for i in ids if logits[i] > -np.inf)
-    return min(float(logits[token] - whole), 0.0), top
+    def closing(self, most: int) -> list[int] | None:
+        """A short way to a complete text, of at most `most` tokens with the end token; None where none was found."""
 
 
 class _Row:
     """What one answer's next token depends on beside its logits."""
 
-    __slots__ = ("bias", "bias_ids", "counts", "ends", "guide", "job", "plain", "position", "seed", "seen")
+    __slots__ = ("bias", "bias_ids", "closer", "counts", "ends", "guide", "job", "near", "plain", "position", "seed", "seen", "way")
 
     def __init__(self, job: Job, vocabulary: int, guide: GuideState | None) -> None:
         sampling = job.sampling
@@ -117,6 +59,10 @@ class _Row:
             prompt = np.array(job.prompt, np.intp)
             self.seen = np.zeros(vocabulary, np.bool_)
             self.seen[prompt[(prompt >= 0) & (prompt < vocabulary)]] = True
+        self.closer: ClosingGuide | None = guide if isinstance(guide, ClosingGuide) and len(self.ends) else None
+        self.way: list[int] | None = None  # how the text can be completed in time, once the end is near
+        shortest = self.closer.closing(job.max_tokens) if self.closer is not None else None
+        self.near = NEAR + 4 * len(shortest or ())
         self.plain = guide is None and self.seen is None and self.counts is None and not len(self.bias_ids)
 
     def accept(self, token: int) -> None:
@@ -143,10 +89,40 @@ class _Row:
             logits[self.counts > 0] -= np.float32(sampling.presence_penalty)
         np.add.at(logits, self.bias_ids, self.bias)
         if self.guide is not None:
-            self.guide.mask(logits)
+            self._guided(logits, self.guide)
         if early and not (self.guide is not None and self.guide.finished()):  # a complete guide has nothing else to say
             logits[self.ends] = -np.inf
         return logits
+
+    def _guided(self, logits: Logits, guide: GuideState) -> None:
+        """What the guide allows. A model that would end its answer ends what is open instead: a string, a list, an object."""
+        best = int(logits.argmax())
+        wish = logits[best]
+        guide.mask(logits)
+        if self.closer is not None and best in self.job.end_ids and logits[best] == -np.inf:
+            way = self.closer.closing(self.job.max_tokens - self.position)
+            if way:
+                logits[way[0]] = max(logits[way[0]], wish)
+
+    def in_time(self, token: int) -> int:
+        """`token`, or where it would leave too few tokens to complete a guided text, the next one on the way to its end."""
+        left = self.job.max_tokens - self.position
+        if self.closer is None or self.guide is None or left > self.near:
+            return token
+        self.way = self.way or self.closer.closing(left)
+        if self.way is None:
+            return token  # nothing helps
+        if token in self.job.end_ids:
+            return token
+        if token != self.way[0]:
+            self.guide.accept(token)
+            other = self.closer.closing(left - 1)
+            self.guide.rollback(1)
+            if other is not None:
+                self.way = other
+                return token
+        token, *self.way = self.way
+        return token
 
     def next(self, logits: Logits) -> Sampled:
         logits = self.shape(logits)
@@ -154,7 +130,7 @@ class _Row:
             raise EngineFailed
         sampling = self.job.sampling
         chance = uniform(self.seed, self.job.index, self.position) if sampling.temperature > 0.0 else 0.0
-        token = draw(logits, sampling, chance)
+        token = self.in_time(draw(logits, sampling, chance))
         self.accept(token)
         if self.job.logprobs is None:
             return Sampled(token)

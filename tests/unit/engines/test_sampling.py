@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.engines.base import Job, Logits
-from pilothouse.engines.sampling import FIRST_LOOK, Sampled, Sampler, draw, logprobs, uniform
+from pilothouse.engines.drawing import FIRST_LOOK, draw, logprobs, uniform
+from pilothouse.engines.sampling import Sampled, Sampler
 from pilothouse.errors import EngineFailed, InvalidRequest, Unsupported
 from pilothouse.messages import Guide, Sampling
 
