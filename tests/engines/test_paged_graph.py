@@ -14,7 +14,7 @@ from pilothouse.engines.paged import PagedStep
 from pilothouse.engines.refusals import GraphRefused
 from pilothouse.models import pocket
 from support.pocket_text import KNOWN, question
-from support.reference import assert_close, edited, forced_logits, generator_logits, with_attribute
+from support.reference import assert_close, edited, forced_logits, generator_logits, pruned_head, with_attribute, with_input, without_logits
 from support.tiny_models import ORIGINAL, tiny
 
 CARRIED = {
@@ -170,40 +170,10 @@ def test_a_sliding_window_is_carried(tmp_path: Path) -> None:
 def test_a_pruned_head_is_carried(tmp_path: Path) -> None:
     """An export whose head takes the last position only (prune_lm_head) answers at every wanted position here."""
 
-    def prune(model: onnx.ModelProto) -> None:
-        head = next(n for n in model.graph.node if "logits" in n.output)
-        hidden = head.input[0]
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(-1, np.int64), "last"))
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1], np.int64), "one"))
-        gather = onnx.helper.make_node("Gather", [hidden, "last"], ["pruned"], axis=1)
-        unsqueeze = onnx.helper.make_node("Unsqueeze", ["pruned", "one"], ["pruned.1"])
-        head.input[0] = "pruned.1"
-        at = list(model.graph.node).index(head)
-        nodes = [*model.graph.node[:at], gather, unsqueeze, *model.graph.node[at:]]
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
-
     prompt = question(KNOWN[0][0])
-    pruned, whole = paged(edited(pocket.FOLDER, tmp_path / "pruned", prune)), paged(pocket.FOLDER)
+    pruned, whole = paged(edited(pocket.FOLDER, tmp_path / "pruned", pruned_head)), paged(pocket.FOLDER)
     answer = RANDOM[:6]
     assert_close(forced_logits(pruned, prompt, answer, drafts=2), forced_logits(whole, prompt, answer, drafts=2), 1e-3)
-
-
-def _input(index: int, name: str) -> Callable[[onnx.ModelProto], None]:
-    def edit(model: onnx.ModelProto) -> None:
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(4, np.float32), name))
-        for node in model.graph.node:
-            if node.op_type == "GroupQueryAttention":
-                node.input.extend([""] * (index + 1 - len(node.input)))
-                node.input[index] = name
-
-    return edit
-
-
-def _without_logits(model: onnx.ModelProto) -> None:
-    head = next(n for n in model.graph.node if "logits" in n.output)
-    head.output[0] = "scores"
-    next(o for o in model.graph.output if o.name == "logits").name = "scores"
 
 
 def _mask_in_the_logits(model: onnx.ModelProto) -> None:
@@ -220,8 +190,8 @@ def _mask_in_the_logits(model: onnx.ModelProto) -> None:
         (with_attribute("rotary_interleaved", 1), "interleaved rotary"),
         (with_attribute("smooth_softmax", 1), "smooth softmax"),
         (with_attribute("softcap", 30.0), "GroupQueryAttention"),
-        (_input(11, "sinks"), "attention sinks"),
-        (_without_logits, "no output named logits"),
+        (with_input(11, "sinks"), "attention sinks"),
+        (without_logits, "no output named logits"),
         (_mask_in_the_logits, "depend on the input attention_mask"),
     ],
 )

@@ -78,3 +78,36 @@ def with_attribute(name: str, value: float, *, of: str = "GroupQueryAttention") 
                 node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
 
     return edit
+
+
+def with_input(index: int, name: str) -> Callable[[onnx.ModelProto], None]:
+    """Gives every attention a constant as its input number `index`."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(4, np.float32), name))
+        for node in model.graph.node:
+            if node.op_type == "GroupQueryAttention":
+                node.input.extend([""] * (index + 1 - len(node.input)))
+                node.input[index] = name
+
+    return edit
+
+
+def without_logits(model: onnx.ModelProto) -> None:
+    """Calls the output by another name."""
+    next(node for node in model.graph.node if "logits" in node.output).output[0] = "scores"
+    next(output for output in model.graph.output if output.name == "logits").name = "scores"
+
+
+def pruned_head(model: onnx.ModelProto) -> None:
+    """Lets the head take the last position only, as the builder does with prune_lm_head."""
+    nodes = list(model.graph.node)
+    head = next(node for node in nodes if "logits" in node.output)
+    for name, value in (("last", np.array(-1, np.int64)), ("one", np.array([1], np.int64))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    gather = onnx.helper.make_node("Gather", [head.input[0], "last"], ["pruned"], axis=1)
+    unsqueeze = onnx.helper.make_node("Unsqueeze", ["pruned", "one"], ["pruned.1"])
+    head.input[0] = "pruned.1"
+    place = nodes.index(head)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:place], gather, unsqueeze, *nodes[place:]])

@@ -1,0 +1,300 @@
+"""Continuous batching over the exported int4 ONNX file with plain onnxruntime.
+
+For CPUs without int8 dot products and machines without OpenVINO. Each row has a slot in the KV buffers, which are bound in place: rows that
+answer lie side by side and go as one batch, a prompt goes in by pieces through a view of its own slot.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from pilothouse.engines import prefix, slots_graph
+from pilothouse.engines.base import Capabilities, Logits, Work
+from pilothouse.engines.blocks import BLOCK
+from pilothouse.engines.refusals import GraphRefused
+from pilothouse.engines.slots_memory import PrefixStore, SlotMemory
+
+STEP_TOKENS = 128  # more a step is hardly faster, and everyone waits for a step
+STORE_SHARE = 4  # of the memory, for prefixes: one part in so many
+
+
+@dataclass(slots=True)
+class _Row:
+    slot: int
+    chain: prefix.Chain
+    prompt: int  # tokens
+    length: int  # tokens computed
+    reserved: int  # tokens it has room for
+    saved: int  # blocks that were offered to the store
+    last: int = 0  # tokens of the last step: only they can be rolled back
+
+
+class SlotsStep:
+    """A `StepEngine`. Give `rows`, `context` [tokens], `kv_memory_bytes` and `threads` their final values: defaults are made elsewhere.
+
+    Raises `GraphRefused` when the graph can't be held in slots or the memory holds no row.
+    """
+
+    name = "slots"
+    device = "cpu"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        threads: int,
+        rows: int,
+        context: int,
+        kv_memory_bytes: int,
+        step_tokens: int = 0,
+        prefix_cache: bool = True,
+        prefix_isolation: bool = True,
+        file: str = "model.onnx",
+    ) -> None:
+        started = time.perf_counter()
+        graph = slots_graph.read(folder, file)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are not ours alone
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        options.log_severity_level = 3
+        try:
+            session = ort.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has a dozen of its own, without a common one
+            raise GraphRefused("slots", f"onnxruntime can't load it ({type(error).__name__})") from error
+        odd = {x.type for x in (*session.get_inputs(), *session.get_outputs())} - {"tensor(float)", "tensor(int64)"}
+        if odd:
+            raise GraphRefused("slots", f"it computes in {min(odd)}: a build for other hardware")
+
+        self._session, self._vocabulary, self._positions, self._original = session, graph.vocabulary, graph.positions, graph.original
+        self._names = [pair for x in graph.layers for pair in ((x.past_key, x.present_key), (x.past_value, x.present_value))]
+        context = min(context, graph.original or context)  # beyond, all rows of a batch would have to use the long tables
+        token = 2 * len(graph.layers) * graph.kv_heads * graph.head_size * 4
+        store = kv_memory_bytes // STORE_SHARE if prefix_cache else 0
+        self._budget = (kv_memory_bytes - store) // token
+        self.context = min(context, self._budget)
+        if self.context < 2:
+            raise GraphRefused(
+                "slots", f"one token of keys and values is {token} bytes, its memory is {kv_memory_bytes}: raise kv_memory_bytes"
+            )
+        self._memory = SlotMemory(slots=rows, buffers=len(self._names), heads=graph.kv_heads, context=self.context, size=graph.head_size)
+        self._store = PrefixStore(self._memory, store) if prefix_cache else None
+        self.rows = rows
+        self.tokens_per_step = step_tokens or max(STEP_TOKENS, 2 * rows)
+        self.capabilities = Capabilities(prefix_cache=prefix_cache, rollback=True, batched=True)
+        self._isolation = prefix_isolation
+        self._rows: dict[int, _Row] = {}
+        self._at: list[int | None] = [None] * rows  # whose each slot is
+        self._text: NDArray[np.int64] = np.empty((rows, self.context), np.int64)  # by row
+        self._counting = np.arange(self._memory.shape[1], dtype=np.int64)
+        self._logits: Logits = np.empty((rows, self._vocabulary), np.float32)
+        self._threads, self._load_seconds = threads, time.perf_counter() - started
+
+    def __repr__(self) -> str:
+        return f"SlotsStep(rows={len(self._rows)}/{self.rows}, tokens={self._reserved()}/{self._budget})"
+
+    def _reserved(self) -> int:
+        return sum(row.reserved for row in self._rows.values())
+
+    def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
+        """Open `row`, with room for the whole prompt. Returns its tokens that were copied from another's, None without room."""
+        if row in self._rows:
+            raise ValueError(f"row {row} is open")
+        if not 0 < len(prompt) <= self.context:
+            raise ValueError(f"a prompt has 1 to {self.context} tokens, not {len(prompt)}")
+        if None not in self._at or self._reserved() + len(prompt) > self._budget:
+            return None
+        slot = self._at.index(None)
+        chain = prefix.Chain(tenant if self._isolation else "")
+        text = self._text[row]
+        text[: len(prompt)] = prompt
+        found = []
+        if self._store is not None:
+            found = prefix.find(self._store.blocks, chain, text[: len(prompt)])
+            self._store.load(found, slot)
+        cached = len(found) * BLOCK
+        self._at[slot] = row
+        self._rows[row] = _Row(slot, chain, prompt=len(prompt), length=cached, reserved=len(prompt), saved=len(found))
+        return cached
+
+    def extend(self, row: int, tokens: int) -> bool:
+        """Make room for `tokens` more than were fed; False without room."""
+        state = self._rows[row]
+        wanted = state.length + tokens
+        if wanted > self.context:
+            return False
+        more = max(0, wanted - state.reserved)
+        if more and self._reserved() + more > self._budget:
+            return False
+        state.reserved += more
+        return True
+
+    def step(self, work: Sequence[Work]) -> Logits:
+        """Feed every item; logits [sum of wanted, vocabulary] in the items' order, valid until the next step."""
+        for item in work:
+            if not self.extend(item.row, len(item.tokens)):
+                raise ValueError(f"row {item.row} has no room for {len(item.tokens)} tokens: extend it first")
+        total = sum(item.wanted for item in work)
+        if total > len(self._logits):
+            self._logits = np.empty((total, self._vocabulary), np.float32)
+        batch: list[Work] = []
+        places: list[int] = []
+        at = 0
+        for item in work:
+            if len(item.tokens) == item.wanted == 1 and self._rows[item.row].length:
+                batch.append(item)
+                places.append(at)
+            else:
+                # The kernels take several tokens of one row, or one each of several rows.
+                self._alone(item, self._logits[at : at + item.wanted])
+            at += item.wanted
+        if batch:
+            self._together(batch, places)
+        return self._logits[:total]
+
+    def _alone(self, item: Work, out: Logits) -> None:
+        state = self._rows[item.row]
+        count = len(item.tokens)
+        wanted = np.zeros((item.wanted, 2), np.int64)
+        wanted[:, 1] = self._counting[count - item.wanted : count]
+        self._run(state.slot, [item], np.array([item.tokens], np.int64), wanted, out)
+        if self._store is not None and state.length <= state.prompt:
+            self._save(item.row, state.length)
+
+    def _together(self, batch: list[Work], places: list[int]) -> None:
+        first = self._gather([item.row for item in batch])
+        slots = np.array([self._rows[item.row].slot - first for item in batch], np.int64)
+        ids = np.empty((len(batch), 1), np.int64)
+        ids[slots, 0] = [item.tokens[0] for item in batch]
+        wanted = np.zeros((len(batch), 2), np.int64)
+        wanted[:, 0] = slots
+        ordered = sorted(batch, key=lambda item: self._rows[item.row].slot)
+        if places[-1] - places[0] == len(places) - 1:
+            self._run(first, ordered, ids, wanted, self._logits[places[0] : places[-1] + 1])
+        else:
+            out = np.empty((len(batch), self._vocabulary), np.float32)
+            self._run(first, ordered, ids, wanted, out)
+            self._logits[places] = out
+
+    def _run(self, first: int, items: Sequence[Work], ids: NDArray[np.int64], wanted: NDArray[np.int64], out: Logits) -> None:
+        """One call of the kernels for `items`, which lie in the slots from `first` on in this order: ids [rows, tokens]."""
+        rows, count = ids.shape
+        states = [self._rows[item.row] for item in items]
+        lengths = np.array([state.length for state in states], np.int64)
+        longest = int(lengths.max()) + count
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("input_ids", ids)
+        binding.bind_cpu_input("attention_mask", (self._counting[:longest] < lengths[:, None] + count).astype(np.int64))
+        if self._positions:
+            binding.bind_cpu_input("position_ids", lengths[:, None] + self._counting[:count])
+        binding.bind_cpu_input(slots_graph.WANTED, wanted)
+        shape, offset = (rows, *self._memory.shape), first * self._memory.slot_bytes
+        for address, (past, present) in zip(self._memory.addresses, self._names, strict=True):
+            binding.bind_input(past, "cpu", 0, np.float32, shape, address + offset)
+            binding.bind_output(present, "cpu", 0, np.float32, shape, address + offset)
+        binding.bind_output("logits", "cpu", 0, np.float32, out.shape, out.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        for item, state in zip(items, states, strict=True):
+            end = state.length + count
+            self._text[item.row, state.length : end] = item.tokens
+            state.length, state.last = end, count
+
+    def _gather(self, rows: list[int]) -> int:
+        """Bring `rows` into neighbouring slots by the cheapest swaps; answers the first of them."""
+        slots = {self._rows[row].slot for row in rows}
+        first, count = min(slots), len(rows)
+        if max(slots) - first == count - 1:
+            return first
+        first = min(range(self.rows - count + 1), key=lambda begin: self._cost(slots, begin, count))
+        holes = iter(sorted(set(range(first, first + count)) - slots))
+        for slot in sorted(slots - set(range(first, first + count))):
+            self._swap(slot, next(holes))
+        return first
+
+    def _cost(self, slots: set[int], first: int, count: int) -> int:
+        """Tokens to copy until exactly `slots` lie from `first` on."""
+        window = set(range(first, first + count))
+        return sum(self._rows[row].length for slot, row in enumerate(self._at) if row is not None and (slot in slots) != (slot in window))
+
+    def _swap(self, source: int, target: int) -> None:
+        mover, other = self._at[source], self._at[target]
+        assert mover is not None
+        back = self._rows[other].length if other is not None else 0
+        self._memory.move(source, target, self._rows[mover].length, back)
+        self._at[source], self._at[target] = other, mover
+        self._rows[mover].slot = target
+        if other is not None:
+            self._rows[other].slot = source
+        else:
+            self._memory.free(source)
+
+    def rollback(self, row: int, tokens: int) -> None:
+        """Forget the last `tokens` of the row's last step."""
+        state = self._rows[row]
+        if not 0 <= tokens <= state.last:
+            raise ValueError(f"row {row} can go back by {state.last} tokens, not {tokens}")
+        state.length -= tokens
+        state.last -= tokens
+
+    def withdraw(self, row: int) -> None:
+        """Free the row; its full blocks stay as prefixes until their memory is needed."""
+        state = self._rows[row]
+        self._save(row, state.length)
+        del self._rows[row]
+        self._at[state.slot] = None
+        self._memory.free(state.slot)
+
+    def _save(self, row: int, length: int) -> None:
+        state = self._rows[row]
+        blocks = length // BLOCK
+        if self._store is not None and blocks > state.saved:
+            self._store.save(state.slot, self._text[row, : blocks * BLOCK], state.chain, state.saved)
+            state.saved = blocks
+
+    def usage(self) -> float:
+        """Share of the tokens' memory that rows have reserved."""
+        return self._reserved() / self._budget
+
+    def warm_up(self) -> None:
+        """Run a piece of a prompt and a full batch of answers: the first run of all lays the weights out for the kernels."""
+        store, self._store = self._store, None  # nothing of it is anybody's prefix
+        count = min(self.tokens_per_step, self.context - 1)
+        opened = [0] if self.admit(0, [0] * count, "") is not None else []
+        opened += [row for row in range(1, self.rows) if self.admit(row, [0], "") is not None]
+        for row in opened:
+            self.step([Work(row, [0] * self._rows[row].prompt, 1)])
+        self.step([Work(row, [0], 1) for row in opened if self.extend(row, 1)])
+        for row in opened:
+            self.withdraw(row)
+        self._store = store
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for metadata and the log."""
+        return {
+            "engine": self.name,
+            "kernels": f"onnxruntime {ort.__version__} CPU",
+            "compute": "int8 products of 4-bit weights as the file says",
+            "kv_precision": "fp32",
+            "kv_tokens": self._budget,
+            "kv_bytes_per_token": self._memory.token_bytes,
+            "prefix_blocks": self._store.blocks.count if self._store is not None else 0,
+            "threads": self._threads,
+            "rows": self.rows,
+            "context_tokens": self.context,
+            "step_tokens": self.tokens_per_step,
+            "layers": len(self._names) // 2,
+            "vocabulary": self._vocabulary,
+            "graph_features": ["long rope, within its original window"] if self._original else [],
+            "load_seconds": round(self._load_seconds, 3),
+        }
+
+    def close(self) -> None:
+        """Free the kernels, the weights and the buffers."""
+        del self._session, self._memory, self._store, self._rows, self._logits

@@ -1,0 +1,211 @@
+"""What is the slots engine's own: which graphs it takes, where rows lie, and that memory comes back."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from pilothouse.engines.base import Work
+from pilothouse.engines.blocks import BLOCK
+from pilothouse.engines.refusals import GraphRefused
+from pilothouse.engines.slots import SlotsStep
+from pilothouse.models import pocket
+from support.playing import Part, alone, play
+from support.pocket_text import KNOWN, question
+from support.reference import assert_close, edited, forced_logits, generator_logits, pruned_head, with_attribute, with_input, without_logits
+from support.tiny_models import ORIGINAL, tiny
+
+RANDOM = np.random.default_rng(0).integers(10, 500, 200).tolist()
+
+
+def slots(folder: Path = pocket.FOLDER, **changes: object) -> SlotsStep:
+    values = {"threads": 2, "rows": 4, "context": 256, "kv_memory_bytes": 16 << 20} | changes
+    return SlotsStep(folder, **values)  # type: ignore[arg-type]  # the table above has the types of the signature
+
+
+@pytest.mark.slow
+@pytest.mark.transformers
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["phi35", "phi4mini", "llama", "mistral", "qwen2", "qwen3"])
+def test_exports_of_each_kind_compute_what_the_generator_computes(kind: str) -> None:
+    """Same logits as onnxruntime-genai on the same file, whole and in chunks; here both run the same kernels."""
+    folder = tiny(kind)
+    engine = slots(folder)
+    for length in (5, 40):
+        prompt = RANDOM[:length]
+        chosen, expected = generator_logits(folder, prompt, 16)
+        for chunk in (1000, 7):
+            assert_close(forced_logits(engine, prompt, chosen, chunk=chunk), expected, 0.01)
+    engine.close()
+
+
+@pytest.mark.slow
+@pytest.mark.transformers
+@pytest.mark.timeout(300)
+def test_long_rope_ends_at_its_original_window() -> None:
+    """Beyond it the file would use other tables for the whole batch, so no row may go there, and the facts say so."""
+    engine = slots(tiny("phi35"))
+    assert engine.context == ORIGINAL
+    assert engine.describe()["graph_features"] == ["long rope, within its original window"]
+    engine.close()
+
+
+@pytest.mark.slow
+@pytest.mark.transformers
+@pytest.mark.timeout(300)
+def test_a_windowed_cache_is_refused_by_name() -> None:
+    """Gemma 2 keeps a window of some layers' past: a slot holds all of it."""
+    with pytest.raises(GraphRefused, match="keeps a window of its past only"):
+        slots(tiny("gemma2"))
+
+
+def test_a_sliding_window_is_carried(tmp_path: Path) -> None:
+    """A local window over a whole past is the kernels' own business."""
+    folder = edited(pocket.FOLDER, tmp_path / "window", with_attribute("local_window_size", 9))
+    prompt = question(KNOWN[0][0])
+    chosen, expected = generator_logits(folder, prompt, 12)
+
+    assert_close(forced_logits(slots(folder), prompt, chosen), expected, 0.01)
+
+
+def test_a_pruned_head_is_carried(tmp_path: Path) -> None:
+    """An export whose head takes the last position only (prune_lm_head) answers at every wanted position here."""
+    folder = edited(pocket.FOLDER, tmp_path / "pruned", pruned_head)
+    prompt = question(KNOWN[0][0])
+
+    assert_close(forced_logits(slots(folder), prompt, RANDOM[:6], drafts=2), forced_logits(slots(), prompt, RANDOM[:6], drafts=2), 1e-3)
+
+
+def test_a_head_with_something_after_it_is_carried(tmp_path: Path) -> None:
+    """A soft cap of the logits (Gemma) stays behind the wanted positions' product."""
+
+    def cap(model: onnx.ModelProto) -> None:
+        next(n for n in model.graph.node if "logits" in n.output).output[0] = "scores"
+        model.graph.node.append(onnx.helper.make_node("Tanh", ["scores"], ["logits"]))
+
+    prompt = question(KNOWN[0][0])
+    capped = forced_logits(slots(edited(pocket.FOLDER, tmp_path / "capped", cap)), prompt, RANDOM[:6], drafts=2)
+    assert_close(capped, np.tanh(forced_logits(slots(), prompt, RANDOM[:6], drafts=2)), 1e-3)
+
+
+def _plain_attention(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        if node.op_type == "GroupQueryAttention":
+            node.op_type = "MultiHeadAttention"
+
+
+def _forgetful(model: onnx.ModelProto) -> None:
+    node = next(n for n in model.graph.node if n.op_type == "GroupQueryAttention")
+    node.input[3] = node.input[4] = ""
+
+
+def _another_input(model: onnx.ModelProto) -> None:
+    model.graph.input.append(onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1]))
+
+
+def _unknown_operator(model: onnx.ModelProto) -> None:
+    next(n for n in model.graph.node if n.op_type == "Sigmoid").op_type = "Sigmund"
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (_plain_attention, "its attention is MultiHeadAttention, which can't share past and present"),
+        (_forgetful, "keeps no past"),
+        (_another_input, "its input images is not known"),
+        (with_attribute("sliding_window_cache", 1), "keeps a window of its past only"),
+        (with_input(12, "k_scale"), "quantised keys and values"),
+        (without_logits, "no output named logits"),
+        (_unknown_operator, "onnxruntime can't load it"),
+    ],
+)
+def test_what_slots_cannot_hold_is_refused_by_name(tmp_path: Path, edit: Callable[[onnx.ModelProto], None], reason: str) -> None:
+    """A graph that can't share past and present goes to the next engine with the reason in hand."""
+    with pytest.raises(GraphRefused, match=re.escape(reason)) as refused:
+        slots(edited(pocket.FOLDER, tmp_path / "edited", edit))
+    assert refused.value.engine == "slots"
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    """No ONNX file, or none with its configuration: refused, never guessed."""
+    (tmp_path / "model.onnx").write_bytes(b"\xff\xff\xff")
+    with pytest.raises(GraphRefused, match=re.escape("model.onnx is not an ONNX file")):
+        slots(tmp_path)
+    (tmp_path / "model.onnx").write_bytes((pocket.FOLDER / "model.onnx").read_bytes())
+    with pytest.raises(GraphRefused, match=re.escape("genai_config.json with model.decoder.head_size")):
+        slots(tmp_path)
+
+
+def test_rows_that_answer_lie_side_by_side() -> None:
+    """When a row between others leaves, the cheapest neighbour closes the gap, and a prompt that is still going in makes way."""
+    engine = slots(rows=4)
+    for row, length in enumerate((40, 10, 20, 30)):
+        engine.admit(row, (5 + row,) * length, "")
+        engine.step([Work(row, (5 + row,) * length, 1)])
+    engine.withdraw(1)
+    engine.admit(1, (60,) * 50, "")  # into the gap
+    engine.step([Work(1, (60,) * 8, 0), Work(2, [9], 1), Work(0, [9], 1), Work(3, [9], 1)])
+
+    assert [engine._rows[row].slot for row in range(4)] == [0, 3, 2, 1]  # the last row moved 30 tokens, the first would have moved 40
+    engine.close()
+
+
+def test_a_row_that_leaves_gives_its_memory_back() -> None:
+    """Slots are as long as the context, but only computed tokens take memory, and only while their row is there."""
+
+    def resident() -> int:
+        return int(re.search(r"Anonymous:\s+(\d+)", Path("/proc/self/smaps_rollup").read_text())[1]) // 1024  # type: ignore[index]  # always there
+
+    engine = slots(context=4096, rows=16, kv_memory_bytes=1 << 30, prefix_cache=False)  # 2 KiB a token: 128 MiB if slots were allocated
+    engine.warm_up()
+    before = resident()
+    for _ in range(3):
+        for row in range(8):
+            engine.admit(row, (5,) * 2048, "")
+            for begin in range(0, 2048, 512):
+                engine.step([Work(row, (5,) * 512, int(begin == 1536))])
+        during = resident()
+        for row in range(8):
+            engine.withdraw(row)
+        after = resident()
+        assert during - before >= 30  # MiB: 8 rows of 2048 tokens are 32
+        assert after - before < 15
+    engine.close()
+
+
+def test_the_store_holds_what_was_used_last() -> None:
+    """Prefixes beyond its share of the memory push the oldest out; what was loaded again counts as used."""
+    token = slots().describe()["kv_bytes_per_token"]
+    engine = slots(kv_memory_bytes=16 * BLOCK * token)  # a quarter of it: four blocks
+    assert engine.describe()["prefix_blocks"] == 4
+
+    def ask(value: int) -> int:
+        prompt = (value,) * (BLOCK + 1)
+        cached = engine.admit(0, prompt, "")
+        assert cached is not None
+        engine.step([Work(0, prompt[cached:], 1)])
+        engine.withdraw(0)
+        return cached
+
+    assert [ask(v) for v in (1, 2, 3, 4)] == [0, 0, 0, 0]
+    assert ask(1) == BLOCK  # used again: now 2 is the oldest
+    assert ask(5) == 0
+    assert [ask(v) for v in (1, 3, 4, 5)] == [BLOCK] * 4
+    assert ask(2) == 0
+    engine.close()
+
+
+def test_a_prompt_longer_than_the_store_keeps_its_beginning() -> None:
+    """The first blocks are worth most: the end of a long text never pushes out its own beginning."""
+    token = slots().describe()["kv_bytes_per_token"]
+    engine = slots(kv_memory_bytes=16 * BLOCK * token)
+    prompt = tuple(RANDOM[: 6 * BLOCK])
+    first = alone(engine, prompt, 4)
+    assert engine.admit(0, prompt, "") == 4 * BLOCK
+    engine.withdraw(0)
+
+    assert play(engine, [Part(prompt, 4)], [()]) == [first]
+    engine.close()
