@@ -1,18 +1,12 @@
 """A real server on free ports in this process, with a model whose every answer a test decides."""
 
 import asyncio
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLServer uses names that newer Starlettes deprecate
-    import mlserver  # noqa: F401
-
 from grpc import aio
 from mlserver import ModelSettings
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
@@ -68,7 +62,7 @@ async def running(*, loaded: bool = True, headers: dict[str, str] | None = None,
             yield run
     finally:
         if server.health.phase is not Phase.CLOSED:
-            await drain.leave(server, lame_duck_seconds=0, drain_seconds=0)
+            await drain.leave(server, lame_duck_seconds=0, drain_seconds=2)
 
 
 def chosen(**settings: Any) -> Settings:

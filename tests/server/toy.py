@@ -49,6 +49,7 @@ class Toy(MLModel):
         self.seen: list[tuple[str, str, InferenceRequest | None]] = []
 
     async def load(self) -> bool:
+        self.inputs = [MetadataTensor(name="prompt", datatype=Datatype.BYTES, shape=[-1])]
         return True
 
     async def unload(self) -> bool:
@@ -61,10 +62,6 @@ class Toy(MLModel):
 
     def describe(self) -> dict[str, Any]:
         return {"engine": "toy", "device": self.device, "version": self.version}
-
-    @property
-    def inputs(self) -> list[MetadataTensor]:
-        return [MetadataTensor(name="prompt", datatype=Datatype.BYTES, shape=[-1])]
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         self._note(payload)

@@ -166,7 +166,7 @@ def _judge(model: ModelSettings) -> None:
     """Refuse what MLServer would do to a model and an LLM can't bear."""
     if model.max_batch_size > 1 or model.max_batch_time > 0:
         raise StartError(
-            f"model {model.name}: max_batch_size joins requests of different callers into one; leave it out, the engine batches"
+            f"model {model.name}: max_batch_size and max_batch_time join requests of different callers into one; leave them out, the engine batches"
         )
     if model.cache_enabled:
         raise StartError(f"model {model.name}: cache_enabled gives one caller another's answer; leave it out")

@@ -9,6 +9,7 @@ import time
 import uuid
 from typing import Any
 
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilothouse import calls
@@ -96,6 +97,14 @@ def note(call: Call, line: dict[str, Any], seconds: float, *, quiet: bool = Fals
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class TemplateRoute(Route):
+    """A route that leaves itself in the scope, so that the log can name its template and not the client's path."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        return match, {**found, "route": self} if match is Match.FULL else found
 
 
 class _Reply:

@@ -24,7 +24,7 @@ from pilothouse.errors import InvalidRequest, NotFound, PermissionDenied, Piloth
 from pilothouse.metrics import Metrics
 from pilothouse.server.catalog import Catalog
 from pilothouse.server.edge import note
-from pilothouse.server.grpc_messages import parse, request_from, response_to, stream_item
+from pilothouse.server.grpc_messages import datatype_name, parse, request_from, response_to, stream_item
 from pilothouse.server.health import Health
 from pilothouse.server.v2_rest import EXTENSIONS, once
 
@@ -105,7 +105,7 @@ class Calls:
         message = ModelMetadataResponseConverter.from_types(metadata)
         for tensors, known in ((message.inputs, metadata.inputs), (message.outputs, metadata.outputs)):
             for tensor, of in zip(tensors, known or (), strict=True):
-                tensor.datatype = of.datatype.value  # MLServer writes the enum's own name
+                tensor.datatype = datatype_name(of.datatype)  # MLServer may write the enum's own name
         return message
 
     async def _infer(self, request: Any) -> Any:

@@ -44,8 +44,15 @@ _CONTENTS = {
     "BYTES": "bytes_contents",
 }
 
+_DATATYPES = frozenset(datatype.value for datatype in Datatype)
+
 # InferParameter's fields that Triton has and MLServer's schema has not.
 _DOUBLE, _UINT64 = 4, 5
+
+
+def datatype_name(datatype: Any) -> str:
+    """A datatype's name: MLServer's types hold it as the enum or as its text."""
+    return str(getattr(datatype, "value", datatype))
 
 
 def parse(kind: Any, data: bytes) -> Any:
@@ -73,16 +80,15 @@ def request_from(message: Any) -> InferenceRequest:
 
 
 def _input(tensor: Any, raw: bytes | None, path: str) -> RequestInput:
-    try:
-        datatype = Datatype(tensor.datatype)
-    except ValueError:
-        raise InvalidRequest(f"{path}.datatype: there is no {shown(tensor.datatype)}", field=f"{path}.datatype") from None
+    datatype = tensor.datatype
+    if datatype not in _DATATYPES:
+        raise InvalidRequest(f"{path}.datatype: there is no {shown(datatype)}", field=f"{path}.datatype")
     shape = v2_binary.sizes(list(tensor.shape), f"{path}.shape")
     if raw is None:
         fields = tensor.contents.ListFields()
         data = list(fields[0][1]) if fields else []
     else:
-        data = v2_binary.unpack(raw, datatype.value, shape, path)
+        data = v2_binary.unpack(raw, datatype, shape, path)
     parameters = _parameters(tensor.parameters)
     return RequestInput(name=tensor.name, shape=shape, datatype=datatype, parameters=parameters, data=TensorData(root=data))
 
@@ -110,12 +116,14 @@ def response_to(response: InferenceResponse, *, raw: bool) -> Any:
         id=response.id or "",
         parameters=_told(response.parameters),
         outputs=[
-            pb.ModelInferResponse.InferOutputTensor(name=o.name, datatype=o.datatype.value, shape=o.shape, parameters=_told(o.parameters))
+            pb.ModelInferResponse.InferOutputTensor(
+                name=o.name, datatype=datatype_name(o.datatype), shape=o.shape, parameters=_told(o.parameters)
+            )
             for o in response.outputs
         ],
     )
     for output, tensor in zip(response.outputs, message.outputs, strict=True):
-        datatype, values = output.datatype.value, list(output.data)
+        datatype, values = datatype_name(output.datatype), list(output.data)
         if raw or datatype not in _CONTENTS:
             message.raw_output_contents.append(v2_binary.pack(values, datatype))
         else:

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from pilothouse import calls
 from pilothouse.calls import Call
 from pilothouse.errors import StartError, Unauthenticated
+from pilothouse.server import ports
 from pilothouse.server.auth import OPEN_METHODS, Keys
 from pilothouse.server.edge import request_id
 from pilothouse.server.grpc_calls import Calls
@@ -27,29 +28,38 @@ class Grpc:
 
     def __init__(self, settings: Settings, handlers: Calls, health: Health, keys: Keys | None) -> None:
         self._settings = settings
-        self._server = aio.server(
-            interceptors=[_Gate(keys)],
-            options=[
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", settings.grpc_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_concurrent_streams", _STREAMS),
-            ],
-        )
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers.handlers()),))
-        health_pb2_grpc.add_HealthServicer_to_server(HealthService(health), self._server)
-        names = (SERVICE, health_v1.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server, reflected(health_pb2, reflection_pb2))
+        self._handlers = handlers
+        self._health = health
+        self._keys = keys
 
     async def start(self) -> int:
         """Listen; the port. Raises `StartError` where it is taken."""
+        # Asked first: gRPC would say it in lines of its own on standard error.
+        ports.listen(self._settings, "grpc_port").close()
+        self._server = self._make()
         host, port = self._settings.host, self._settings.grpc_port
         try:
             bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError:
-            raise StartError(f"port {port} is taken (setting grpc_port); stop what listens there, or choose another port or 0") from None
+            raise StartError(f"can't listen on {host} port {port} (setting grpc_port); choose another port or 0") from None
         await self._server.start()
         return int(bound)
+
+    def _make(self) -> Any:
+        server = aio.server(
+            interceptors=[_Gate(self._keys)],
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", self._settings.grpc_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", _STREAMS),
+            ],
+        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers.handlers()),))
+        health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), server)
+        names = (SERVICE, health_v1.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server, reflected(health_pb2, reflection_pb2))
+        return server
 
     async def stop(self, grace: float | None) -> None:
         """Take no new calls; those that run have `grace` seconds, None: they end now."""

@@ -109,15 +109,15 @@ class Health:
         """`unready()` now, and again whenever it changes; ends when the server has closed."""
         last: Any = object()
         while True:
-            reason = self.unready()
+            reason, closed, changed = self.unready(), self._phase is Phase.CLOSED, self._changed
             if reason != last:
                 yield reason
                 last = reason
-            if self._phase is Phase.CLOSED:
+            if closed:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
-                    await self._changed.wait()
+                    await changed.wait()
 
     async def closed(self) -> None:
         """Returns when no new requests are taken."""

@@ -24,7 +24,7 @@ from pilothouse.metrics import Metrics
 from pilothouse.protocols.fields import shown
 from pilothouse.server.auth import Auth, Keys
 from pilothouse.server.catalog import Catalog
-from pilothouse.server.edge import Edge
+from pilothouse.server.edge import Edge, TemplateRoute
 from pilothouse.server.health import Health
 from pilothouse.server.http1 import timed
 from pilothouse.server.refusals import WrongMethod, protocol_of, refusal
@@ -106,7 +106,7 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         for custom, method in get_custom_handlers(model):
             if len(signature(method).parameters) == 1:
                 gate = self._gate(model, custom.rest_path, method)
-                self._app.router.routes.append(Route(custom.rest_path, gate, methods=[custom.rest_method]))
+                self._app.router.routes.append(TemplateRoute(custom.rest_path, gate, methods=[custom.rest_method]))
             else:
                 self._app.add_api_route(custom.rest_path, method, methods=[custom.rest_method])
         self._custom[id(model)] = [route for route in self._app.router.routes if route not in before]
@@ -155,6 +155,7 @@ def server(app: ASGIApp, settings: Settings) -> QuietServer:
     """A uvicorn server for `app`, with nothing of its own to say: no banner, no access log, no signals."""
     config = uvicorn.Config(
         app,
+        interface="asgi3",
         http=timed(settings.upload_seconds),
         ws="none",
         lifespan="off",

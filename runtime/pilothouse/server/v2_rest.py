@@ -13,11 +13,11 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from pilothouse import __version__
 from pilothouse.protocols import failures, v2_binary, v2_body
 from pilothouse.server.catalog import Catalog
+from pilothouse.server.edge import TemplateRoute
 from pilothouse.server.events import EventStream
 from pilothouse.server.health import Health
 
@@ -31,21 +31,21 @@ class V2:
         self._catalog = catalog
         self._health = health
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[TemplateRoute]:
         found = [
-            Route("/v2", self._server),
-            Route("/v2/", self._server),
-            Route("/v2/health/live", self._live),
-            Route("/v2/health/ready", self._ready),
+            TemplateRoute("/v2", self._server),
+            TemplateRoute("/v2/", self._server),
+            TemplateRoute("/v2/health/live", self._live),
+            TemplateRoute("/v2/health/ready", self._ready),
         ]
         for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             found += [
-                Route(base, self._metadata),
-                Route(f"{base}/ready", self._model_ready),
-                Route(f"{base}/infer", self._infer, methods=["POST"]),
-                Route(f"{base}/generate", self._infer, methods=["POST"]),
-                Route(f"{base}/infer_stream", self._stream, methods=["POST"]),
-                Route(f"{base}/generate_stream", self._stream, methods=["POST"]),
+                TemplateRoute(base, self._metadata),
+                TemplateRoute(f"{base}/ready", self._model_ready),
+                TemplateRoute(f"{base}/infer", self._infer, methods=["POST"]),
+                TemplateRoute(f"{base}/generate", self._infer, methods=["POST"]),
+                TemplateRoute(f"{base}/infer_stream", self._stream, methods=["POST"]),
+                TemplateRoute(f"{base}/generate_stream", self._stream, methods=["POST"]),
             ]
         return found
 
@@ -124,10 +124,7 @@ def _named(request: Request) -> tuple[str, str | None]:
 
 def _plain(model: BaseModel) -> dict[str, Any]:
     """An MLServer type as JSON values, without what is not set."""
-    plain = model.model_dump(exclude_none=True, by_alias=True)
-    for tensor in [*plain.get("inputs", ()), *plain.get("outputs", ())]:
-        tensor["datatype"] = getattr(tensor["datatype"], "value", tensor["datatype"])
-    return plain
+    return model.model_dump(exclude_none=True, by_alias=True)
 
 
 def _json(content: Any, status: int = 200) -> Response:

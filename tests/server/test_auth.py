@@ -1,0 +1,244 @@
+"""Keys: what is open without one, and that nothing else is."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pilothouse.errors import StartError, Unauthenticated
+from pilothouse.server.auth import Keys
+from server.raw import connected
+from server.running import running
+from server.test_grpc import asked
+from server.test_v2_rest import INFER, tensor
+
+KEY = "correct-horse"
+RIGHT, WRONG = {"Authorization": f"Bearer {KEY}"}, {"Authorization": "Bearer wrong-horse"}
+OPEN = {"/v2/health/live", "/v2/health/ready", "/ping"}
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """A file with a plain key, a hashed one, and one name that has two."""
+    file = tmp_path / "keys"
+    digest = hashlib.sha256(b"hashed-horse").hexdigest()
+    file.write_text(f"# ours\n\nteam-a:{KEY}\nteam-b:sha256={digest}\nteam-a:second-horse\n")
+    return file
+
+
+async def test_every_route_wants_a_key_but_the_open_ones(keys: Path) -> None:
+    """Every route of the application, by every method, without a key and with a wrong one."""
+    async with running(api_keys_file=keys, repository_api=True) as run:
+        routes = [(route.path, method) for route in run.server.rest._app.router.routes for method in route.methods]
+        seen = {}
+        for path, method in [*routes, ("/openapi.json", "GET"), ("/docs", "GET"), ("/metrics", "GET"), ("/", "GET"), ("/ghost", "POST")]:
+            url = path.format(model="toy", version="3", model_name="toy")
+            for headers in ({}, WRONG, {"Authorization": "Basic abc"}, {"Authorization": KEY}, {"X-API-Key": KEY}):
+                seen[path, method] = (await run.client.request(method, url, headers=headers)).status_code
+
+        assert len(routes) > 20
+        assert {path for (path, method), status in seen.items() if status != 401} == OPEN
+        assert all(status == 200 for (path, method), status in seen.items() if path in OPEN and method == "GET")
+
+
+async def test_a_right_key_opens_and_is_named(keys: Path) -> None:
+    """Each key answers for its name, hashed or not; the model is told the name."""
+    async with running(api_keys_file=keys) as run:
+        for key in (KEY, "hashed-horse", "second-horse"):
+            reply = await run.client.post(INFER, json=tensor("hi"), headers={"Authorization": f"bearer {key}"})
+            assert reply.status_code == 200
+        assert [tenant for _, tenant, _ in run.toy.seen] == ["team-a", "team-b", "team-a"]
+
+
+async def test_a_refusal_is_typed_and_says_how(keys: Path) -> None:
+    """401 in the caller's shape, with the scheme that is wanted."""
+    async with running(api_keys_file=keys) as run:
+        openai, v2 = await run.client.get("/v1/models"), await run.client.get("/v2", headers=WRONG)
+
+        assert openai.json()["error"]["type"] == "authentication_error"
+        assert openai.json()["error"]["code"] == "invalid_api_key"
+        assert (v2.status_code, v2.json(), v2.headers["www-authenticate"]) == (401, {"error": "the API key is not known here"}, "Bearer")
+
+
+async def test_open_paths_are_open_to_reading_only(keys: Path) -> None:
+    """Another method on an open path is a request like any other."""
+    async with running(api_keys_file=keys) as run:
+        assert [(await run.client.post(path)).status_code for path in sorted(OPEN)] == [401, 401, 401]
+
+
+@pytest.mark.parametrize(
+    "method", ["ModelInfer", "ModelStreamInfer", "ModelReady", "ModelMetadata", "ServerMetadata", "RepositoryIndex", "Ghost"]
+)
+async def test_every_grpc_method_wants_a_key_but_the_open_ones(keys: Path, method: str) -> None:
+    """Without a key and with a wrong one: UNAUTHENTICATED before anything is read."""
+    async with running(api_keys_file=keys) as run:
+        for metadata in ((), (("authorization", "Bearer wrong-horse"),), (("x-api-key", KEY),)):
+            call = run.channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+            with pytest.raises(aio.AioRpcError) as failed:
+                await call(b"", metadata=metadata)
+            assert failed.value.code().name == "UNAUTHENTICATED"
+
+
+async def test_grpc_reflection_wants_a_key_and_health_none(keys: Path) -> None:
+    """Health v1, ServerLive and ServerReady are all that is open."""
+    async with running(api_keys_file=keys) as run:
+        reflection = run.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+
+        async def nothing() -> Any:
+            yield b""
+
+        with pytest.raises(aio.AioRpcError) as failed:
+            [message async for message in reflection(nothing())]
+        assert failed.value.code().name == "UNAUTHENTICATED"
+        health = health_pb2_grpc.HealthStub(run.channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+        for method in ("ServerLive", "ServerReady"):
+            assert await run.channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(b"") == b"\x08\x01"
+
+
+async def test_a_right_key_opens_grpc(keys: Path) -> None:
+    """The key goes into the metadata as it goes into REST's header."""
+    async with running(api_keys_file=keys) as run:
+        await run.stub.ModelInfer(asked("hi"), metadata=(("authorization", f"Bearer {KEY}"),))
+        assert run.toy.seen[-1][1] == "team-a"
+
+
+MUTATIONS = [
+    ("Host: a/v2/health/live?x=", INFER),
+    ("Host: t\r\nX-Original-URL: /ping", INFER),
+    ("Host: t\r\nX-Rewrite-URL: /ping", INFER),
+    ("Host: t\r\nX-Forwarded-Prefix: /ping", INFER),
+    ("Host: t", "/ping/../v2/models/toy/infer"),
+    ("Host: t", "/v2/health/live/../../models/toy/infer"),
+    ("Host: t", "/v2/health/live%2f..%2f..%2fmodels/toy/infer"),
+    ("Host: t", "/v2/health/live;/../../models/toy/infer"),
+    ("Host: t", "//v2/models/toy/infer"),
+    ("Host: t", "/v2/models/toy/infer?/v2/health/live"),
+    ("Host: t", "/v2/models/toy/infer#/v2/health/live"),
+    ("Host: t", "/%76%32/models/toy/infer"),
+    ("Host: t", "/V2/models/toy/infer"),
+    ("Host: t", "/ping%00/v2/models/toy/infer"),
+    ("Host: t", "http://t/v2/health/live/../../v2/models/toy/infer"),
+    ("Host: t", "/v2/health/ready/"),
+]
+
+
+@pytest.mark.parametrize(("head", "target"), MUTATIONS)
+async def test_no_spelling_gets_around_the_keys(keys: Path, head: str, target: str) -> None:
+    """CVE-2026-48710 and its kin: hosts, encodings and dots never make a closed path an open one."""
+    async with running(api_keys_file=keys) as run, connected(run) as client:
+        body = b'{"text_input": "hi"}'
+        await client.send(f"POST {target} HTTP/1.1\r\n{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        reply = await client.reply()
+
+        assert reply.status in (400, 401)
+        assert run.toy.seen == []
+
+
+async def test_five_hundred_mutations_of_open_paths_open_nothing(keys: Path) -> None:
+    """Random splices of open and closed paths reach the open routes' own answers, or 401; never a model."""
+    pieces = st.sampled_from(
+        [
+            "/ping",
+            "/v2",
+            "/health",
+            "/live",
+            "/ready",
+            "/models/toy",
+            "/infer",
+            "/v1/echo",
+            "%2f",
+            "/..",
+            "/.",
+            "//",
+            ";",
+            "?",
+            "%2e%2e",
+            "%00",
+            "\\",
+        ]
+    )
+    targets: list[str] = []
+
+    @settings(max_examples=500, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.lists(pieces, min_size=1, max_size=6))
+    def collect(parts: list[str]) -> None:
+        targets.append("/" + "".join(parts).lstrip("/"))
+
+    collect()
+    async with running(api_keys_file=keys) as run:
+        for target in targets:
+            async with connected(run) as client:
+                await client.send(f"GET {target} HTTP/1.1\r\nHost: /ping?\r\n\r\n".encode())
+                reply = await client.reply()
+                opened = target.partition("?")[0] in OPEN
+                assert (target, reply.status) == (target, 200 if opened else 401) or reply.status == 400
+        assert len(targets) >= 500
+        assert run.toy.seen == []
+
+
+def test_keys_are_read_again_when_the_file_changes(keys: Path) -> None:
+    """A key added counts at once, one taken away no longer; a file that makes no sense, or is gone, changes nothing."""
+    found = Keys(keys)
+    _write(keys, "team-c:third-horse\n", 1)
+    assert found.admit("Bearer third-horse") == "team-c"
+    with pytest.raises(Unauthenticated):
+        found.admit(f"Bearer {KEY}")
+    _write(keys, "nonsense\n", 2)
+    assert found.admit("Bearer third-horse") == "team-c"
+    keys.unlink()
+    assert found.admit("Bearer third-horse") == "team-c"
+    _write(keys, "", 3)
+    with pytest.raises(Unauthenticated):
+        found.admit("Bearer third-horse")
+
+
+def _write(path: Path, text: str, second: int) -> None:
+    path.write_text(text)
+    os.utime(path, (second, second))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "holds no key"),
+        ("# none\n", "holds no key"),
+        ("just-a-key\n", "line 1 is not name:key"),
+        ("a:good-horse\nb:short\n", "line 2 is not name:key"),
+        ("a:sha256=abc\n", "line 1 is not name:key"),
+        ("a:with space\n", "line 1 is not name:key"),
+    ],
+)
+def test_a_file_that_makes_no_sense_ends_the_start(tmp_path: Path, text: str, problem: str) -> None:
+    """The setting and the line are named; what the line holds is not."""
+    file = tmp_path / "keys"
+    file.write_text(text)
+    with pytest.raises(StartError, match=problem) as failed:
+        Keys(file)
+    assert "api_keys_file" in str(failed.value)
+    assert "horse" not in str(failed.value)
+    assert "just-a-key" not in str(failed.value)
+
+
+def test_a_missing_file_ends_the_start(tmp_path: Path) -> None:
+    """A start without the keys that were asked for would be an open server."""
+    with pytest.raises(StartError, match="api_keys_file"):
+        Keys(tmp_path / "none")
+
+
+def test_every_key_is_compared_each_time(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of an answer tells nothing of which key matched: hashes are compared in constant time, all of them."""
+    import hmac
+
+    compared: list[tuple[bytes, bytes]] = []
+    real = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or real(a, b))
+    found = Keys(keys)
+    assert found.admit(f"Bearer {KEY}") == "team-a"
+    assert len(compared) == 3
