@@ -1,6 +1,8 @@
 """Text to token ids and back, from the model's own tokenizer.json, without transformers."""
 
 import json
+import secrets
+from codecs import getincrementaldecoder
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,149 +10,246 @@ from typing import Any, Self
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Encoder
-from tokenizers.decoders import DecodeStream
 
-from pilothouse.errors import ModelError
+from pilothouse.errors import InvalidRequest, ModelError
+
+_AGAIN = "export or fetch the model again"
+_SENTENCEPIECE = {"ByteFallback", "Fuse", "Metaspace", "Replace", "Strip"}
+_WORD = "▁"  # how sentencepiece writes a space
 
 
 class Tokenizer:
     """A model's tokenizer. Safe to use from several threads: nothing of it changes after it was made."""
 
     def __init__(self, source: str, *, config: dict[str, Any] | None = None, end_ids: Iterable[int] = ()) -> None:
-        """`source` is the text of tokenizer.json, `config` tokenizer_config.json, `end_ids` the ids that close an answer."""
+        """`source` is the text of tokenizer.json, `config` tokenizer_config.json, `end_ids` the ids that close an answer.
+
+        Raises `ModelError` where the source can't be read or its decoder is of an unknown kind.
+        """
         self.source = source
         self.config = config or {}
         try:
+            self._json: dict[str, Any] = json.loads(source)
             self._encoder = Encoder.from_str(source)
         except Exception:  # the library raises plain Exception
-            raise ModelError("tokenizer.json can't be read by the tokenizers library; export or fetch the model again") from None
+            raise ModelError(f"tokenizer.json can't be read by the tokenizers library; {_AGAIN}") from None
         self._encoder.no_truncation()
         self._encoder.no_padding()
         self.added: dict[str, tuple[int, AddedToken]] = {
             token.content: (number, token) for number, token in self._encoder.get_added_tokens_decoder().items()
         }
-        self._named = {number: token.content for number, token in self._encoder.get_added_tokens_decoder().items()}
-        self.size: int = max([self._encoder.get_vocab_size(with_added_tokens=True), *(number + 1 for number in self._named)])
+        """Every added token by its text."""
+        self.control: dict[str, tuple[int, AddedToken]] = {text: found for text, found in self.added.items() if _controls(found[1])}
+        """Those that steer the model, which no client's text may become."""
+        self._special = {number: text for text, (number, token) in self.added.items() if token.special}
+        self.size: int = max([self._encoder.get_vocab_size(with_added_tokens=True), *(number + 1 for number, _ in self.added.values())])
         self.end_ids = frozenset(end_ids) or self._own_end()
+        self._before, self._after = self._around()
+        self._byte_level, self._strips = _decoding(self._json.get("decoder"))
 
     @classmethod
     def from_folder(cls, folder: Path, *, end_ids: Iterable[int] = ()) -> Self:
-        """Read `folder`'s tokenizer.json and tokenizer_config.json. Raises `ModelError` where the first is missing or broken."""
-        path, beside = folder / "tokenizer.json", folder / "tokenizer_config.json"
+        """Read `folder`'s tokenizer.json and tokenizer_config.json; `end_ids` go before those of generation_config.json and
+        genai_config.json there. Raises `ModelError` where a file is missing or broken."""
+        path = folder / "tokenizer.json"
         if not path.is_file():
-            raise ModelError(f"{folder} has no tokenizer.json; export or fetch the model again")
+            raise ModelError(f"{folder} has no tokenizer.json; {_AGAIN}")
         try:
-            config = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+            source = path.read_text(encoding="utf-8")
         except ValueError:
-            raise ModelError(f"{beside} is not JSON; export or fetch the model again") from None
-        return cls(path.read_text(encoding="utf-8"), config=config, end_ids=end_ids)
+            raise ModelError(f"{path} is not UTF-8; {_AGAIN}") from None
+        return cls(source, config=_read(folder / "tokenizer_config.json"), end_ids=frozenset(end_ids) or _end_ids(folder))
 
     def _own_end(self) -> frozenset[int]:
         """The tokenizer's own end token, where nothing else names one."""
-        number = self.id_of(self.config.get("eos_token"))
+        number = self._id_of("eos_token")
         return frozenset() if number is None else frozenset({number})
 
-    def id_of(self, token: Any) -> int | None:
-        """The id of a token as tokenizer_config.json spells it: its text, or a mapping that holds it."""
+    def _id_of(self, name: str) -> int | None:
+        """The id of a token that tokenizer_config.json names: as its text, or as a mapping that holds it."""
+        token = self.config.get(name)
         content = token.get("content") if isinstance(token, dict) else token
-        found = self._encoder.token_to_id(content) if isinstance(content, str) else None
-        return int(found) if found is not None else None
+        return self._encoder.token_to_id(content) if isinstance(content, str) else None
+
+    def _around(self) -> tuple[list[int], list[int]]:
+        """The ids that the model wants before and after a raw text: tokenizer_config.json's word, else the post-processor's."""
+        if "add_bos_token" in self.config or "add_eos_token" in self.config:
+            sides = [self._id_of(f"{name}_token") if self.config.get(f"add_{name}_token") is True else None for name in ("bos", "eos")]
+            return [i for i in sides[:1] if i is not None], [i for i in sides[1:] if i is not None]
+        bare, full = self._encoder.encode("a", add_special_tokens=False).ids, self._encoder.encode("a").ids
+        place = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
+        return full[:place], full[place + len(bare) :]
+
+    # -- text to ids -----------------------------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
-        """A raw prompt: control tokens in it are honoured, those the model wants around a text are added, a leading one never twice."""
-        bare: list[int] = self._encoder.encode(text, add_special_tokens=False).ids
-        full: list[int] = self._encoder.encode(text, add_special_tokens=True).ids
-        lead = len(full) - len(bare)
-        return bare if lead > 0 and bare[:lead] == full[:lead] else full
+        """A raw prompt: control tokens in it are honoured, those the model wants around a text are added, but not one that is there.
+
+        Raises `InvalidRequest` for text that is no Unicode.
+        """
+        bare = _ids(self._encoder, text)
+        before = [] if bare[: len(self._before)] == self._before else self._before
+        after = [] if self._after and bare[-len(self._after) :] == self._after else self._after
+        return [*before, *bare, *after]
 
     def encode_plain(self, text: str, *, first: bool) -> list[int]:
-        """Text that holds no control token, whatever it looks like. `first`: it stands at the very beginning."""
-        encoder = self._plain if first else self._plain_inside
-        ids: list[int] = encoder.encode(text, add_special_tokens=False).ids
-        return ids
+        """Text that can't hold a control token, whatever it looks like. `first`: it stands at the very beginning of what the model reads."""
+        return _ids(self._plain if first else self._plain_inside, text)
 
     @cached_property
     def _plain(self) -> Encoder:
-        """The same tokenizer with no added tokens: nothing can be one."""
-        plain = json.loads(self.source)
-        plain["added_tokens"] = []
-        plain["post_processor"] = None
-        plain["truncation"] = plain["padding"] = None
-        return Encoder.from_str(json.dumps(plain))
+        """The same tokenizer, with every control token renamed to what nobody can guess: its id is out of reach of any text."""
+        nonce = secrets.token_hex(16)
+        names = {text: f"{nonce}{number}" for text, (number, _) in self.control.items()}
+        made = dict(self._json, post_processor=None, truncation=None, padding=None)
+        made["added_tokens"] = [
+            {**token, "content": names.get(token["content"], token["content"])} for token in self._json.get("added_tokens", [])
+        ]
+        model = made["model"] = dict(self._json["model"])
+        vocabulary = model.get("vocab", {})
+        if isinstance(vocabulary, dict):
+            model["vocab"] = {names.get(piece, piece): number for piece, number in vocabulary.items()}
+        else:  # Unigram: pieces with their scores
+            model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocabulary]
+        if isinstance(model.get("unk_token"), str):
+            model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+        if "merges" in model:
+            pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+            model["merges"] = [pair for pair in pairs if not {*pair, "".join(pair)} & names.keys()]
+        return Encoder.from_str(json.dumps(made))
 
     @cached_property
     def _plain_inside(self) -> Encoder:
         """The same for text after the first token: a word boundary that is only set "first" is not set again."""
         inside = json.loads(self._plain.to_str())
-        for part in _metaspaces(inside.get("pre_tokenizer")):
-            if part.get("prepend_scheme") == "first":
-                part["prepend_scheme"] = "never"
+        firsts = [part for part in _parts(inside.get("pre_tokenizer"), "pretokenizers") if part.get("prepend_scheme") == "first"]
+        if not firsts:
+            return self._plain
+        for part in firsts:
+            part["prepend_scheme"] = "never"
         return Encoder.from_str(json.dumps(inside))
 
+    # -- ids to text -----------------------------------------------------------------------------------------------------------
+
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, without control tokens."""
-        text: str = self._encoder.decode(list(ids), skip_special_tokens=True)
-        return text
+        """The text of `ids`, without special tokens: what a stream of them joins to."""
+        stream = self.stream()
+        return "".join([*(stream.step(number) for number in ids), stream.finish()])
 
     def stream(self) -> "TextStream":
-        """A fresh incremental decoder."""
-        return TextStream(self._encoder)
+        """A fresh incremental decoder, for one answer."""
+        return TextStream(self)
+
+    def is_special(self, token: int) -> bool:
+        """Whether `token` is never shown."""
+        return token in self._special
 
     def token_text(self, token: int) -> str:
-        """One token as text, special tokens by name, U+FFFD for a part of a character."""
-        if token in self._named:
-            return self._named[token]
-        text: str = self._encoder.decode([token], skip_special_tokens=False)
-        return text
+        """One token as text, its leading space kept; special tokens by name, U+FFFD for a part of a character."""
+        return self.token_bytes(token).decode(errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
-        """One token's own bytes, also where they are only a part of a character."""
-        if token in self._named:
-            return self._named[token].encode()
-        piece = self._encoder.id_to_token(token)
+        """One token's own bytes, also where they are only a part of a character; none for an id without a token."""
+        if token in self._special:
+            return self._special[token].encode()
+        piece: str | None = self._encoder.id_to_token(token)
         if piece is None:
             return b""
         if self._byte_level:
-            return bytes(_BYTES[character] for character in piece if character in _BYTES)
+            return bytes(_BYTES[character] for character in piece) if all(c in _BYTES for c in piece) else piece.encode()
         if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
             return bytes([int(piece[3:5], 16)])
-        return str(piece).replace("▁", " ").encode()
+        return piece.replace(_WORD, " ").encode()
 
-    @cached_property
-    def _byte_level(self) -> bool:
-        return '"ByteLevel"' in json.dumps(json.loads(self.source).get("decoder"))
+    @property
+    def strips_first_space(self) -> bool:
+        """Whether an answer's first space only marks its first word."""
+        return self._strips
 
 
 class TextStream:
-    """Ids of one answer to text, in order; joined, it is what `Tokenizer.decode` gives."""
+    """Ids of one answer to text, in order, without ever showing half a character."""
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._ids: list[int] = []
-        self._shown = 0
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._utf8 = getincrementaldecoder("utf-8")("replace")
+        self._strip = tokenizer.strips_first_space
 
     def step(self, token: int) -> str:
         """The text that `token` completes, "" while a character is open."""
-        self._ids.append(token)
-        text = self._stream.step(self._encoder, token) or ""
-        self._shown += len(text)
-        return text
+        if self._tokenizer.is_special(token):
+            return ""
+        raw = self._tokenizer.token_bytes(token)
+        if self._strip and raw:
+            raw, self._strip = raw.removeprefix(b" "), False
+        return self._utf8.decode(raw)
 
     def finish(self) -> str:
         """What is still held back, with U+FFFD for a character that never closed."""
-        whole: str = self._encoder.decode(self._ids, skip_special_tokens=True)
-        rest, self._shown = whole[self._shown :], len(whole)
-        return rest
+        return self._utf8.decode(b"", final=True)
 
 
-def _metaspaces(part: Any) -> list[dict[str, Any]]:
-    """The Metaspace steps of a pre-tokenizer, also inside a sequence."""
+def _controls(token: AddedToken) -> bool:
+    """Special tokens, and others that look like a tag (`<tool_call>`, `[INST]`). A word, a byte or a run of spaces steers nothing."""
+    text = token.content.strip()
+    return bool(token.special) or (len(text) > 2 and text[0] + text[-1] in ("<>", "[]") and not text.startswith("<0x"))
+
+
+def _ids(encoder: Encoder, text: str) -> list[int]:
+    try:
+        ids: list[int] = encoder.encode(text, add_special_tokens=False).ids
+    except (TypeError, UnicodeEncodeError):  # the library's word for it differs by version
+        raise InvalidRequest("the text has half a surrogate pair, which is no Unicode; send whole characters") from None
+    return ids
+
+
+def _parts(part: Any, inside: str) -> list[dict[str, Any]]:
+    """The steps of a pre-tokenizer or decoder, those of sequences one by one."""
     if not isinstance(part, dict):
         return []
     if part.get("type") == "Sequence":
-        return [found for inner in part.get("pretokenizers", []) for found in _metaspaces(inner)]
-    return [part] if part.get("type") == "Metaspace" else []
+        return [found for inner in part.get(inside, []) for found in _parts(inner, inside)]
+    return [part]
+
+
+def _decoding(decoder: Any) -> tuple[bool, bool]:
+    """Whether pieces are written in byte-level's alphabet, and whether the first space is only a mark. Raises `ModelError` for other kinds."""
+    steps = _parts(decoder, "decoders")
+    kinds = {step.get("type") for step in steps}
+    if kinds == {"ByteLevel"}:
+        return True, False
+    if not kinds or not kinds <= _SENTENCEPIECE:
+        shown = ", ".join(sorted(map(str, kinds))) or "none"
+        raise ModelError(f"tokenizer.json has a decoder of a kind that is not served ({shown}): ByteLevel and sentencepiece's are")
+    strips = any(
+        (step["type"] == "Strip" and step.get("content") == " " and step.get("start", 0) > 0)
+        or (step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never")
+        for step in steps
+    )
+    return False, strips
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object in a file; an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ModelError(f"{path} is not JSON; {_AGAIN}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} is not a JSON object; {_AGAIN}")
+    return value
+
+
+def _end_ids(folder: Path) -> frozenset[int]:
+    """The ids that close an answer, as the files beside the tokenizer say."""
+    for holder in (_read(folder / "generation_config.json"), _read(folder / "genai_config.json").get("model")):
+        found = holder.get("eos_token_id") if isinstance(holder, dict) else None
+        ids = [number for number in (found if isinstance(found, list) else [found]) if type(number) is int]
+        if ids:
+            return frozenset(ids)
+    return frozenset()
 
 
 def _byte_table() -> dict[str, int]:
