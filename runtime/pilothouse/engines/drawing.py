@@ -10,6 +10,7 @@ from pilothouse.engines.base import Logits
 from pilothouse.messages import Sampling
 
 FIRST_LOOK = 128  # a nucleus is nearly always within so many tokens; eight times more are looked at until it is
+FAINTEST = 53 * np.log(2)  # a token e^-this times as likely as the likeliest is less than one step of a 53-bit draw: it is never looked at
 WORD = (1 << 64) - 1
 
 
@@ -27,18 +28,20 @@ def draw(logits: Logits, sampling: Sampling, chance: float) -> int:
     best = int(logits.argmax())
     if sampling.temperature <= 0.0:
         return best
-    scaled = logits - logits[best]  # the largest is 0: dividing by a tiny temperature can't overflow upwards
+    temperature = max(sampling.temperature, 1e-30)
+    reachable = np.flatnonzero(logits >= logits[best] - np.float32(min(FAINTEST * temperature, 1e30)))
+    scaled = logits[reachable] - logits[best]  # the largest is 0: dividing by a tiny temperature can't overflow upwards
     with np.errstate(over="ignore", under="ignore"):
-        weights = np.exp(scaled / np.float32(max(sampling.temperature, 1e-30)))
+        weights = np.exp(scaled / np.float32(temperature))
     if sampling.min_p > 0.0:
         weights[weights < np.float32(min(sampling.min_p, 1.0))] = 0.0  # the likeliest weighs 1
     if sampling.top_k <= 0 and sampling.top_p >= 1.0:
-        return _pick(np.cumsum(weights, dtype=np.float64), chance)
-    ids, reach = _likeliest(weights, sampling.top_k, sampling.top_p)
+        return int(reachable[_pick(np.cumsum(weights, dtype=np.float64), chance)])
+    places, reach = _likeliest(weights, sampling.top_k, sampling.top_p)
     if sampling.top_p < 1.0:
         whole = reach[-1] if sampling.top_k > 0 else weights.sum(dtype=np.float64)
         reach = reach[: int(np.searchsorted(reach, sampling.top_p * whole)) + 1]
-    return int(ids[_pick(reach, chance)])
+    return int(reachable[places[_pick(reach, chance)]])
 
 
 def _pick(reach: NDArray[np.float64], chance: float) -> int:
