@@ -110,7 +110,15 @@ def _slots(c: Choice) -> StepEngine:
 def _genai(c: Choice) -> StepEngine:
     from pilothouse.engines.genai import GenaiStep
 
-    return GenaiStep(c.folder, threads=c.threads, context=c.window)
+    s = c.settings
+    return GenaiStep(
+        c.folder,
+        threads=c.threads,
+        context=c.window,
+        kv_memory_bytes=c.kv_memory,
+        prefix_cache=s.prefix_cache,
+        prefix_isolation=s.prefix_isolation,
+    )
 
 
 def _transformers(c: Choice) -> StepEngine:
@@ -124,7 +132,7 @@ def _transformers(c: Choice) -> StepEngine:
         rows=c.rows,
         dtype=s.dtype,
         device=s.device,
-        kv_memory_bytes=c.kv_memory,
+        kv_memory_bytes=s.kv_memory_bytes if s.device == "cuda" else c.kv_memory,  # a GPU's own memory is the engine's to look at
         tokens_per_step=s.step_tokens,
     )
 
