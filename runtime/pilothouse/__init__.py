@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pilothouse.version import __version__
+
 if TYPE_CHECKING:
     from pilothouse.runtime import ChatRuntime
 
 __all__ = ["ChatRuntime", "__version__"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

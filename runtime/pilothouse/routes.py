@@ -16,7 +16,6 @@ from mlserver.handlers import custom_handler
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from pilothouse import __version__
 from pilothouse.answering import Answerer, total
 from pilothouse.errors import PilothouseError, Retryable, Unsupported, wire
 from pilothouse.messages import Chunk, Usage
@@ -26,6 +25,7 @@ from pilothouse.protocols.failures import mlflow_error, openai_error, unknown_mo
 from pilothouse.protocols.fields import document
 from pilothouse.protocols.limits import Limits
 from pilothouse.protocols.openai_stream import ChatStream, CompletionStream
+from pilothouse.version import __version__
 
 Handler = Callable[..., Awaitable[Response]]
 Spelling = Callable[[BaseException], dict[str, Any]]
