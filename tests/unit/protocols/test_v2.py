@@ -44,6 +44,7 @@ def asked(limits: Limits, **body: Any) -> tuple[ChatRequest, ...]:
         ([prompt("Hi", "Ho", shape=[2, 1])], (ChatRequest(prompt="Hi"), ChatRequest(prompt="Ho"))),
         ([prompt(["Hi"], ["Ho"], shape=[2, 1])], (ChatRequest(prompt="Hi"), ChatRequest(prompt="Ho"))),
         ([prompt("Hi", parameters={"content_type": "str"})], (ChatRequest(prompt="Hi"),)),
+        ([prompt("Hi", parameters={"binary_data_size": 6})], (ChatRequest(prompt="Hi"),)),  # as KServe sends it over gRPC
         ([prompt('"Hi"', parameters={"content_type": "pd_json"})], (ChatRequest(prompt="Hi"),)),
         ([chat()], (ChatRequest(messages=(Message("user", "Hi"),)),)),
         ([chat(shape=[1, 1])], (ChatRequest(messages=(Message("user", "Hi"),)),)),
