@@ -60,17 +60,15 @@ def served(*arguments: str, **settings: Any) -> Iterator[Served]:
 
 def _addresses(process: "subprocess.Popen[str]", ready: Path, log: Path) -> dict[str, Any]:
     """What the server writes to its ready file, a pipe here: reading it waits for the server, and ends when the server does."""
-    reader = subprocess.Popen(["cat", str(ready)], stdout=subprocess.PIPE, text=True)
-    try:
-        for _ in range(int(PATIENCE * 4)):
-            try:
-                text, _ = reader.communicate(timeout=0.25)
-                return dict(json.loads(text))
-            except subprocess.TimeoutExpired:
-                if process.poll() is not None:
-                    break
-    finally:
-        if reader.poll() is None:
+    with subprocess.Popen(["cat", str(ready)], stdout=subprocess.PIPE, text=True) as reader:
+        try:
+            for _ in range(int(PATIENCE * 4)):
+                try:
+                    text, _ = reader.communicate(timeout=0.25)
+                    return dict(json.loads(text))
+                except subprocess.TimeoutExpired:
+                    if process.poll() is not None:
+                        break
+        finally:
             reader.kill()
-            reader.wait()
     raise AssertionError(f"the server did not come up (exit code {process.poll()}):\n{log.read_text()[-4000:]}")

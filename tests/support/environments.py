@@ -1,0 +1,50 @@
+"""Environments of their own for clients that can't live beside the server's packages, made once and kept outside the checkout."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pilothouse"
+
+
+def _uv() -> str:
+    """The uv that scripts/lib/uv.sh finds."""
+    for found in (shutil.which("uv"), Path.home() / ".local/bin/uv", _cache() / "uv/bin/uv"):
+        if found and os.access(found, os.X_OK):
+            return str(found)
+    raise RuntimeError("uv is needed to make a client's environment: run scripts/install")
+
+
+def environment(requirements: Path) -> Path:
+    """The interpreter of an environment that holds what the file pins, and nothing else; safe in several processes at once."""
+    digest = hashlib.sha256(requirements.read_bytes() + VERSION.encode()).hexdigest()[:16]
+    home = _cache() / "clients"
+    wanted = home / f"{requirements.stem}-{digest}"
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / f"{wanted.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not wanted.is_dir():
+            scratch = Path(tempfile.mkdtemp(dir=home))
+            try:
+                made = scratch / "environment"
+                _run("venv", "--quiet", "--relocatable", "--python", VERSION, str(made))
+                _run("pip", "install", "--quiet", "--python", str(made / "bin/python"), "--requirement", str(requirements))
+                made.rename(wanted)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    return wanted / "bin/python"
+
+
+def _run(*arguments: str) -> None:
+    done = subprocess.run([_uv(), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"uv {' '.join(arguments[:2])} failed:\n{done.stderr[-2000:]}")
