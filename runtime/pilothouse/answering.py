@@ -154,7 +154,10 @@ class Answerer:
             prompt = await asyncio.to_thread(self._encode, request)
         else:
             prompt = self._encode(request)
-        return self._plan(request, tuple(prompt))
+        jobs = self._plan(request, tuple(prompt))
+        if jobs[0].guide is not None:
+            await asyncio.to_thread(self.engine.prepare, jobs[0].guide)
+        return jobs
 
     def _encode(self, request: ChatRequest) -> list[int]:
         if isinstance(request.prompt, tuple):

@@ -20,8 +20,8 @@ from pilothouse.answering import Answerer, total
 from pilothouse.errors import PilothouseError, Retryable, Unsupported, wire
 from pilothouse.messages import Chunk, Usage
 from pilothouse.models.loading import Loaded
-from pilothouse.protocols import invocations, openai, openai_answers, sse
-from pilothouse.protocols.failures import mlflow_error, openai_error, unknown_model
+from pilothouse.protocols import invocations, openai, openai_answers, openapi, sse
+from pilothouse.protocols.failures import mlflow_error, openai_error, unknown_model, v2_error
 from pilothouse.protocols.fields import document
 from pilothouse.protocols.limits import Limits
 from pilothouse.protocols.openai_stream import ChatStream, CompletionStream
@@ -213,6 +213,13 @@ class Routes:
             )
         answers = await answerer.answers(asked.requests, protocol="mlflow")
         return _json(invocations.answer(asked, answer_id, created, name, answers))
+
+    @custom_handler(rest_path="/openapi.json", rest_method="GET")
+    @spoken(v2_error)
+    async def openapi_document(self, request: Request) -> Response:
+        """The OpenAPI document of all routes under the limits in force."""
+        _, limits, _ = self._served()
+        return _json(openapi.document(limits, __version__))
 
     @custom_handler(rest_path="/ping", rest_method="GET")
     async def ping(self, request: Request) -> Response:

@@ -148,6 +148,9 @@ class Engine(Protocol):
     def generate(self, job: Job) -> AsyncIterator[Chunk]:
         """Queue `job` and stream its answer. Raises `Overloaded` at once when the queue is full; closing the iterator withdraws the row within one step."""
 
+    def prepare(self, guide: Guide) -> None:
+        """Compile `guide` ahead, on the caller's thread, so that the engine's own never waits for it. Raises `InvalidRequest`."""
+
     def reserve(self, jobs: int) -> None:
         """Raise `Overloaded` unless `jobs` more could be queued now: for requests of several rows, before any of them starts."""
 

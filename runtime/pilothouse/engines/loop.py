@@ -24,7 +24,7 @@ from pilothouse.engines.plan import Ending, Limits, Plan
 from pilothouse.engines.waiting import Waiting
 from pilothouse.engines.writer import Writer
 from pilothouse.errors import ContextLengthExceeded, EngineFailed, InvalidRequest
-from pilothouse.messages import FinishReason
+from pilothouse.messages import FinishReason, Guide
 
 JOIN_SECONDS = 10.0  # how long `stop` waits for the step that runs
 
@@ -119,6 +119,11 @@ class Loop:
         request = _Request(Entry(job, self._clock()), Writer(job, self._vocabulary), Mailbox(asyncio.get_running_loop()))
         self._door.enter(self._ledger, partial(self._inbox.put, request))
         return Stream(request.mailbox, partial(self._inbox.put, _Left(request)))
+
+    def prepare(self, guide: Guide) -> None:
+        """Compile `guide` ahead, on the caller's thread; the compiled one is kept for the row that will ask for it."""
+        if self._guidance is not None:
+            self._guidance.compile(guide)
 
     def reserve(self, jobs: int) -> None:
         """Raise `Overloaded` unless `jobs` more could be queued now. Nothing is held: queue them before the event loop turns."""

@@ -19,7 +19,7 @@ from pilothouse.engines.base import Capabilities, Job, Logits, Stats, Work
 from pilothouse.engines.faults import Faults
 from pilothouse.engines.stopping import StopScanner
 from pilothouse.errors import EngineFailed, NotReady, Overloaded
-from pilothouse.messages import Chunk, FinishReason, TokenLogprob, Usage
+from pilothouse.messages import Chunk, FinishReason, Guide, TokenLogprob, Usage
 
 END = 0  # the id of the end token
 SLOPE = 0.5  # logits fall by so much from each token to the next after the likeliest, round the vocabulary
@@ -242,6 +242,9 @@ class Scripted:
 
     def stop(self) -> None:
         self._alive = False
+
+    def prepare(self, guide: Guide) -> None:
+        """Replies are given: nothing guides them."""
 
     def reserve(self, jobs: int) -> None:
         if not self._alive:
