@@ -9,8 +9,22 @@ from tokenizers import Tokenizer as Encoder
 
 from pilothouse.models.pocket.answers import PAIRS
 
-SPECIAL = ("<unk>", "<s>", "<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>", "<|tool|>", "<|/tool|>")
-SPECIAL += ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|im_start|>", "<|im_end|>")
+SPECIAL = (
+    "<unk>",
+    "<s>",
+    "<|endoftext|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<|end|>",
+    "<|user|>",
+    "<|tool|>",
+    "<|/tool|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<|im_start|>",
+    "<|im_end|>",
+)
 TAGS = ("<tool_call>", "</tool_call>", "[INST]")  # added, but not special, as Qwen's are
 KINDS = ("byte level", "sentencepiece with a normalizer", "metaspace", "metaspace first", "unigram")
 CONFIG = {"bos_token": "<s>", "eos_token": "<|endoftext|>", "unk_token": "<unk>", "pad_token": "<|endoftext|>"}

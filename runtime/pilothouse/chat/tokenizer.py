@@ -11,11 +11,10 @@ from typing import Any, Self
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Encoder
 
+from pilothouse.chat.pieces import Pieces, steps_of
 from pilothouse.errors import InvalidRequest, ModelError
 
 _AGAIN = "export or fetch the model again"
-_SENTENCEPIECE = {"ByteFallback", "Fuse", "Metaspace", "Replace", "Strip"}
-_WORD = "▁"  # how sentencepiece writes a space
 
 
 class Tokenizer:
@@ -45,7 +44,7 @@ class Tokenizer:
         self.size: int = max([self._encoder.get_vocab_size(with_added_tokens=True), *(number + 1 for number, _ in self.added.values())])
         self.end_ids = frozenset(end_ids) or self._own_end()
         self._before, self._after = self._around()
-        self._byte_level, self._strips = _decoding(self._json.get("decoder"))
+        self._pieces = Pieces(self._json.get("decoder"))
 
     @classmethod
     def from_folder(cls, folder: Path, *, end_ids: Iterable[int] = ()) -> Self:
@@ -122,7 +121,7 @@ class Tokenizer:
     def _plain_inside(self) -> Encoder:
         """The same for text after the first token: a word boundary that is only set "first" is not set again."""
         inside = json.loads(self._plain.to_str())
-        firsts = [part for part in _parts(inside.get("pre_tokenizer"), "pretokenizers") if part.get("prepend_scheme") == "first"]
+        firsts = [part for part in steps_of(inside.get("pre_tokenizer"), "pretokenizers") if part.get("prepend_scheme") == "first"]
         if not firsts:
             return self._plain
         for part in firsts:
@@ -153,18 +152,12 @@ class Tokenizer:
         if token in self._special:
             return self._special[token].encode()
         piece: str | None = self._encoder.id_to_token(token)
-        if piece is None:
-            return b""
-        if self._byte_level:
-            return bytes(_BYTES[character] for character in piece) if all(c in _BYTES for c in piece) else piece.encode()
-        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-            return bytes([int(piece[3:5], 16)])
-        return piece.replace(_WORD, " ").encode()
+        return b"" if piece is None else self._pieces.raw(piece)
 
     @property
     def strips_first_space(self) -> bool:
         """Whether an answer's first space only marks its first word."""
-        return self._strips
+        return self._pieces.strips_first_space
 
 
 class TextStream:
@@ -203,32 +196,6 @@ def _ids(encoder: Encoder, text: str) -> list[int]:
     return ids
 
 
-def _parts(part: Any, inside: str) -> list[dict[str, Any]]:
-    """The steps of a pre-tokenizer or decoder, those of sequences one by one."""
-    if not isinstance(part, dict):
-        return []
-    if part.get("type") == "Sequence":
-        return [found for inner in part.get(inside, []) for found in _parts(inner, inside)]
-    return [part]
-
-
-def _decoding(decoder: Any) -> tuple[bool, bool]:
-    """Whether pieces are written in byte-level's alphabet, and whether the first space is only a mark. Raises `ModelError` for other kinds."""
-    steps = _parts(decoder, "decoders")
-    kinds = {step.get("type") for step in steps}
-    if kinds == {"ByteLevel"}:
-        return True, False
-    if not kinds or not kinds <= _SENTENCEPIECE:
-        shown = ", ".join(sorted(map(str, kinds))) or "none"
-        raise ModelError(f"tokenizer.json has a decoder of a kind that is not served ({shown}): ByteLevel and sentencepiece's are")
-    strips = any(
-        (step["type"] == "Strip" and step.get("content") == " " and step.get("start", 0) > 0)
-        or (step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never")
-        for step in steps
-    )
-    return False, strips
-
-
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object in a file; an empty one where there is no file."""
     if not path.is_file():
@@ -250,13 +217,3 @@ def _end_ids(folder: Path) -> frozenset[int]:
         if ids:
             return frozenset(ids)
     return frozenset()
-
-
-def _byte_table() -> dict[str, int]:
-    """The characters that byte-level tokenizers write bytes as (GPT-2's table)."""
-    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    moved = [byte for byte in range(256) if byte not in kept]
-    return {chr(byte): byte for byte in kept} | {chr(256 + place): byte for place, byte in enumerate(moved)}
-
-
-_BYTES = _byte_table()
