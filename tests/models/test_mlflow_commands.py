@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from pilothouse.models import packaging
 from pilothouse.models.packaging import ONNX_EXAMPLE, Packaged
 from pilothouse.models.pocket.answers import ATOM, SPAIN
 
@@ -93,3 +95,17 @@ def test_mlflow_models_serve_gives_the_known_answers(packaged: Packaged, store: 
             assert client.post("/invocations", json=body).json() == {"predictions": answers}
         refused = client.post("/invocations", json={"inputs": {"text": "x"}})
         assert refused.status_code == 400
+
+
+@pytest.mark.transformers
+def test_mlflow_models_serve_answers_a_chat(store: str) -> None:
+    """The Transformers model over MLflow's own server: a list of answers there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # transformers' and torch's own
+            made = packaging.package_chat(target=packaging.Target(tracking_uri=store, register="chat-served"))
+        with served(made.uri, store) as url:
+            body = {"messages": [{"role": "user", "content": SPAIN[0]}], "temperature": 0.2, "max_tokens": 200}
+            answer = httpx.post(f"{url}/invocations", json=body, timeout=120).json()
+    assert answer[0]["choices"][0]["message"] == {"role": "assistant", "content": SPAIN[1]}

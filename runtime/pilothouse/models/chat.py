@@ -41,7 +41,7 @@ def pipeline(folder: Path, *, ignore_own_code: bool = False) -> Any:
             folder, config=config, trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype="auto"
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # transformers, tokenizers and safetensors each have their own
         raise ModelError(
             f"{folder} does not load as {pretrained.architecture(folder)} ({type(error).__name__}); save it with save_pretrained"
         ) from error

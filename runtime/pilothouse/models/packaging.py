@@ -157,7 +157,7 @@ def package_chat(
             "transformers",
             name,
             source.describe(where) if not ignore_own_code else None,
-            lambda saved: pretrained.check(saved / "model", saved / "components" / "tokenizer"),
+            lambda saved: _whole_chat(where, saved),
             transformers_model=pipe,
             task=chat.TASK,
             model_config=config,
@@ -324,6 +324,13 @@ def _answers(flow: ModuleType, saved: Path) -> None:
         model.predict(None, ONNX_EXAMPLE)  # type: ignore[arg-type]  # a dict will do; the hint is MLflow's usual form
     except Exception as error:  # the library's own, of many kinds
         raise ModelError(f"the model does not answer ({type(error).__name__}: {tracking.said(error)}); export it again") from error
+
+
+def _whole_chat(folder: Path, saved: Path) -> None:
+    """The saved chat model is one that is served, and carries its source's licence, which MLflow looks for on a hub only."""
+    pretrained.check(saved / "model", saved / "components" / "tokenizer")
+    for licence in sorted(folder.glob("LICENSE*"))[:1]:
+        shutil.copyfile(licence, saved / "LICENSE.txt")
 
 
 def _onnx_config(given: Mapping[str, Any] | None) -> dict[str, Any]:
