@@ -147,3 +147,37 @@ def test_a_log_line_is_one_object(caplog: pytest.LogCaptureFixture) -> None:
     told: dict[str, Any] = orjson.loads(line)
     assert ("\n" in line, told.pop("time")[-1]) == (False, "Z")
     assert told == {"level": "error", "logger": "pilothouse.server", "message": "a\nb 1", "id": "x"}
+
+
+async def test_every_request_for_an_answer_is_counted_once() -> None:
+    """By how it ended, on every protocol; a model that counts nothing itself is counted at the edge, reading and probing is not."""
+    async with running() as run:
+        await run.client.post(INFER, json=tensor("hi"))
+        await run.client.post(INFER, content=b"{")
+        await run.client.post("/v2/models/toy/infer_stream", json=tensor("late foreign"))
+        await run.client.post("/v1/echo", content=b"fail overloaded")
+        await run.client.post("/invocations", content=b"fail engine")
+        await run.client.get("/v2/models/toy")
+        await run.client.get("/v2/health/ready")
+        await run.stub.ModelInfer(asked("hi"))
+        call = run.stub.ModelInfer(asked("hold on"))
+        await until(lambda: run.toy.gate.running == 1)
+        call.cancel()
+        async with connected(run) as client:
+            await client.post("/v1/echo", b"hold on")
+            await until(lambda: run.toy.gate.running == 1)
+        await until(lambda: run.toy.gate.running == 0)
+        samples = await scrape(run)
+
+    counted = {name.partition("{")[2]: value for name, value in samples.items() if name.startswith("pilothouse_requests_total") and value}
+    assert counted == {
+        'outcome="ok",protocol="v2"}': 1,
+        'outcome="refused",protocol="v2"}': 1,
+        'outcome="failed",protocol="v2"}': 1,
+        'outcome="refused",protocol="openai"}': 1,
+        'outcome="failed",protocol="mlflow"}': 1,
+        'outcome="ok",protocol="grpc"}': 1,
+        'outcome="cancelled",protocol="grpc"}': 1,
+        'outcome="cancelled",protocol="openai"}': 1,
+    }
+    assert samples["pilothouse_cancelled_total"] == 2

@@ -120,7 +120,11 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
 
     async def unload(self) -> None:
         """Unload every model: engines stop, and what they still compute ends with an error of its own."""
-        await asyncio.gather(*[model.unload() for model in self.catalog.all() if model.ready], return_exceptions=True)
+        await asyncio.gather(*[self._unload(model) for model in self.catalog.all() if model.ready], return_exceptions=True)
+
+    async def _unload(self, model: MLModel) -> None:
+        model.ready = False  # before its facts are gone
+        await model.unload()
 
     async def start(self, models_settings: Sequence[ModelSettings] = ()) -> None:
         """MLServer's verb: listen, load, and serve until stopped."""

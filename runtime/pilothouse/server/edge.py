@@ -23,6 +23,7 @@ log = logging.getLogger("pilothouse.server")
 access = logging.getLogger("pilothouse.access")
 
 CLIENT_GONE = 499  # nginx's word for it; in the log only
+REPOSITORY = "/v2/repository/"
 PROBES = frozenset({"/v2/health/live", "/v2/health/ready", "/ping", "/health"})
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -72,16 +73,19 @@ class Edge:
             self._note(scope, call, reply.status, time.monotonic() - began)
 
     def _note(self, scope: Scope, call: Call, status: int, seconds: float) -> None:
-        """One line a request: never its content, never a key."""
-        route = getattr(scope.get("route"), "path", None)
-        if scope["state"].get("client_gone"):
-            status = CLIENT_GONE
-        elif call.outcome == "none" and status >= 400 and scope["method"] == "POST" and call.protocol != "other":
-            # Refused before the engine was asked, which counts the others itself.
-            self._metrics.outcome(call.protocol, "refused" if status < 500 or status == 503 else "failed")
+        """One line a request: never its content, never a key; and one count, where the engine was not asked and has counted itself."""
+        route = getattr(scope.get("route"), "path", "")
+        gone, broken = scope["state"].get("client_gone", False), scope["state"].get("stream_broken", False)
+        if call.outcome == "none" and scope["method"] == "POST" and call.protocol != "other" and not route.startswith(REPOSITORY):
+            self._metrics.outcome(call.protocol, "cancelled" if gone else "failed" if broken else outcome_of(status))
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        line = {"method": method, "route": route or "unknown", "status": status}
+        line = {"method": method, "route": route or "unknown", "status": CLIENT_GONE if gone else status}
         note(call, line, seconds, quiet=route in PROBES and status in (200, 503))
+
+
+def outcome_of(status: int) -> str:
+    """How a request that never met the engine ended, for its metric."""
+    return "ok" if status < 400 else "refused" if status < 500 or status == 503 else "failed"
 
 
 def note(call: Call, line: dict[str, Any], seconds: float, *, quiet: bool = False) -> None:

@@ -45,6 +45,7 @@ class EventStream:
                 async for event in rest:
                     await send({"type": "http.response.body", "body": event, "more_body": True})
             except Exception as error:
+                scope["state"]["stream_broken"] = True
                 if not isinstance(error, PilothouseError):
                     log.exception("a stream failed")
                 await send({"type": "http.response.body", "body": sse.event(self._failed(error)), "more_body": True})

@@ -23,7 +23,7 @@ from pilothouse import __version__, calls, errors
 from pilothouse.errors import InvalidRequest, NotFound, PermissionDenied, PilothouseError, Retryable
 from pilothouse.metrics import Metrics
 from pilothouse.server.catalog import Catalog
-from pilothouse.server.edge import note
+from pilothouse.server.edge import note, outcome_of
 from pilothouse.server.grpc_messages import datatype_name, parse, request_from, response_to, stream_item
 from pilothouse.server.health import Health
 from pilothouse.server.v2_rest import EXTENSIONS, once
@@ -220,9 +220,9 @@ class _Account:
 
     def _note(self, status: str, error: BaseException | None) -> None:
         call = calls.current()
-        if self._name in _ANSWERS and status not in ("OK", "CANCELLED") and call.outcome == "none":
-            refused = isinstance(error, PilothouseError) and (errors.wire(error).status < 500 or isinstance(error, Retryable))
-            self._owner._metrics.outcome("grpc", "refused" if refused else "failed")
+        if self._name in _ANSWERS and call.outcome == "none":
+            ended = "cancelled" if status == "CANCELLED" else outcome_of(errors.wire(error).status if error is not None else 200)
+            self._owner._metrics.outcome("grpc", ended)
         note(call, {"route": self._name, "status": status}, time.monotonic() - self._began, quiet=self._name in _PROBES)
 
 

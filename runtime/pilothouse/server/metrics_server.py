@@ -1,6 +1,7 @@
 """The metrics port: `/metrics` and nothing else, behind a bearer token where one is set."""
 
 import hmac
+import logging
 import socket
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pilothouse.server.edge import header
 from pilothouse.server.refusals import WrongMethod, refusal
 from pilothouse.server.rest import server
 from pilothouse.settings import Settings
+
+log = logging.getLogger("pilothouse.server")
 
 
 class MetricsServer:
@@ -42,7 +45,9 @@ class MetricsServer:
         try:
             self._judge(scope)
             response = Response(self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-        except PilothouseError as error:
+        except Exception as error:
+            if not isinstance(error, PilothouseError):
+                log.exception("a scrape failed")
             response = refusal(scope["path"], error)
         await response(scope, receive, send)
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from inspect import signature
 from typing import Any
 
+import orjson
 import uvicorn
 from fastapi.exceptions import RequestValidationError
 from mlserver import MLModel
@@ -19,12 +20,16 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
+from pilothouse import __version__
 from pilothouse.errors import InvalidRequest, NotFound, NotReady, PilothouseError
 from pilothouse.metrics import Metrics
+from pilothouse.protocols import openapi
 from pilothouse.protocols.fields import shown
-from pilothouse.server.auth import Auth, Keys
+from pilothouse.protocols.limits import INT32, Limits
+from pilothouse.server import page
+from pilothouse.server.auth import OPEN_PATHS, Auth, Keys
 from pilothouse.server.catalog import Catalog
-from pilothouse.server.edge import Edge, TemplateRoute
+from pilothouse.server.edge import REPOSITORY, Edge, TemplateRoute
 from pilothouse.server.health import Health
 from pilothouse.server.http1 import timed
 from pilothouse.server.refusals import WrongMethod, protocol_of, refusal
@@ -34,7 +39,6 @@ from pilothouse.settings import Settings
 
 _READINESS = frozenset({"/ping", "/health"})
 _FREE = frozenset({"/version"})  # answered whatever the model's state
-_REPOSITORY = "/v2/repository/"
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -65,16 +69,24 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         super().__init__(host, data_plane, repository)
         self._catalog = catalog
         self._health = health
+        self._limits = Limits.from_settings(settings, INT32)
         self._custom: dict[int, list[BaseRoute]] = {}
         router = self._app.router
         router.redirect_slashes = False
-        kept = [route for route in router.routes if settings.repository_api and route.path.startswith(_REPOSITORY)]
-        router.routes[:] = [*V2(catalog, health).routes(), *kept]
+        kept = [route for route in router.routes if settings.repository_api and route.path.startswith(REPOSITORY)]
+        files = page.routes() if settings.page else []
+        router.routes[:] = [*V2(catalog, health).routes(), TemplateRoute("/openapi.json", self._document), *kept, *files]
         for kind in (PilothouseError, MLServerError, HTTPException, RequestValidationError, Exception):
             self._app.add_exception_handler(kind, self._refuse)
         app: ASGIApp = Upload(self._app, max_body_bytes=settings.max_body_bytes, upload_seconds=settings.upload_seconds)
-        app = Auth(app, keys=keys)
+        # The page's files hold no data; what it asks for goes through the keys as everything does.
+        app = Auth(app, keys=keys, open_paths=OPEN_PATHS | {route.path for route in files})
         self._server = server(Edge(app, metrics=metrics, health=health, max_headers=settings.max_headers), settings)
+
+    async def _document(self, request: Request) -> Response:
+        """The document under the limits in force; the model's vocabulary bounds token ids once it is known."""
+        known = next((model.limits for model in self._catalog.all() if getattr(model, "limits", None) is not None), self._limits)
+        return Response(orjson.dumps(openapi.document(known, __version__)), media_type="application/json")
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         path = request.scope["path"]

@@ -20,6 +20,7 @@ from pilothouse.settings import Settings
 if TYPE_CHECKING:
     from mlserver import ModelSettings
 
+    from pilothouse.metrics import Metrics
     from pilothouse.models.loading import Loaded
     from pilothouse.server.app import Initialiser, PilothouseServer
 
@@ -49,10 +50,11 @@ class Addresses:
 Told = Callable[[Addresses], None]
 
 
-def serve(settings: Settings, model: "Future[Loaded]", *, on_ready: Told | None = None) -> int:
+def serve(settings: Settings, model: "Future[Loaded]", *, metrics: "Metrics | None" = None, on_ready: Told | None = None) -> int:
     """Serve a model that is loading (`models.loading.begin`) until SIGTERM or SIGINT; the exit code.
 
-    `on_ready` is told the real addresses once the model has answered. The process should end with this: signals stay ignored.
+    `metrics` are those that the loading engine was given, if any. `on_ready` is told the real addresses once the model has answered. The
+    process should end with this: signals stay ignored.
     """
 
     async def models() -> "Sequence[ModelSettings]":
@@ -63,12 +65,12 @@ def serve(settings: Settings, model: "Future[Loaded]", *, on_ready: Told | None 
         parameters = ModelParameters(_env_file=None, version=loaded.version)
         return [ModelSettings(_env_file=None, name=loaded.name, implementation="pilothouse.runtime.ChatRuntime", parameters=parameters)]
 
-    def make(of: "ModelSettings", metrics: Any) -> Any:
+    def make(of: "ModelSettings", observer: "Metrics") -> Any:
         from pilothouse.runtime import ChatRuntime
 
-        return ChatRuntime(of, model=model, observer=metrics)
+        return ChatRuntime(of, model=model, observer=observer)
 
-    return host(settings, models, make, on_ready=on_ready)
+    return host(settings, models, make, metrics=metrics, on_ready=on_ready)
 
 
 def host(
@@ -76,6 +78,7 @@ def host(
     models: Models,
     make: "Initialiser | None" = None,
     *,
+    metrics: "Metrics | None" = None,
     on_listening: Told | None = None,
     on_ready: Told | None = None,
 ) -> int:
@@ -86,9 +89,7 @@ def host(
     logs.configure(settings)
     loop = _new_loop()
     try:
-        code = loop.run_until_complete(_live(settings, models, make, asked, on_listening, on_ready, began))
-    except StartError as error:
-        code = _told(error)
+        code = loop.run_until_complete(_live(settings, models, make, metrics, asked, on_listening, on_ready, began))
     except Exception as error:
         code = _told(error)
     finally:
@@ -102,6 +103,7 @@ async def _live(
     settings: Settings,
     models: Models,
     make: "Initialiser | None",
+    metrics: "Metrics | None",
     asked: "_Asked",
     on_listening: Told | None,
     on_ready: Told | None,
@@ -112,7 +114,7 @@ async def _live(
         warnings.simplefilter("ignore")  # MLServer uses names that newer Starlettes deprecate
         from pilothouse.server import drain
         from pilothouse.server.app import PilothouseServer
-    server = PilothouseServer(settings, initialiser=make)
+    server = PilothouseServer(settings, initialiser=make, metrics=metrics)
     bound = await server.listen()
     if on_listening:
         on_listening(_addresses(settings, bound, ""))

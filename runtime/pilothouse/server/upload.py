@@ -12,9 +12,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pilothouse.errors import InvalidRequest, PayloadTooLarge, PilothouseError, RequestTimeout, UnsupportedMedia
+from pilothouse.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMedia
 from pilothouse.server.edge import header
-from pilothouse.server.refusals import refusal
 
 LINGER_SECONDS = 1.0  # how long the rest of a refused body is read, so that the client sees the answer and no reset
 LINGER_BODIES = 4  # and how much of it, in largest bodies
@@ -35,13 +34,8 @@ class Upload:
             await self._app(scope, receive, send)
             return
         body = _Body(scope, receive, self._max_bytes, self._seconds)
-        reply = _Reply(send, body)
         try:
-            await self._app(scope, body.receive, reply.send)
-        except PilothouseError as error:
-            if reply.started:
-                raise
-            await refusal(scope["path"], error)(scope, receive, reply.send)
+            await self._app(scope, body.receive, _Reply(send, body).send)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not body.gone or task is None or task.uncancel() > 0:
@@ -195,11 +189,9 @@ class _Reply:
     def __init__(self, send: Send, body: _Body) -> None:
         self._send = send
         self._body = body
-        self.started = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.started = True
             if self._body.unwanted:
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
         elif not message.get("more_body", False):

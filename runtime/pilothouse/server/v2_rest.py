@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pilothouse import __version__
+from pilothouse.errors import NotReady
 from pilothouse.protocols import failures, v2_binary, v2_body
 from pilothouse.server.catalog import Catalog
 from pilothouse.server.edge import TemplateRoute
@@ -67,11 +68,14 @@ class V2:
         return _json(_plain(await model.metadata()))
 
     async def _model_ready(self, request: Request) -> Response:
-        model = self._catalog.find(*_named(request))
-        reason = self._health.unfit(model) or (self._health.unready() if self._health.leaving else None)
-        if reason:
-            return _json({"name": model.name, "ready": False, "error": reason}, 503)
-        return _json({"name": model.name, "ready": True})
+        name, version = _named(request)
+        try:
+            model = self._catalog.find(name, version)
+        except NotReady as error:
+            return _json({"name": name, "ready": False, "error": error.message}, 503)
+        if reason := self._health.unfit(model) or (self._health.unready() if self._health.leaving else None):
+            return _json({"name": name, "ready": False, "error": reason}, 503)
+        return _json({"name": name, "ready": True})
 
     async def _infer(self, request: Request) -> Response:
         model = self._catalog.ready(*_named(request))
