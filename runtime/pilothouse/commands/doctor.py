@@ -23,13 +23,22 @@ class Finding:
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("doctor", help="what this machine can run, and what is wrong", description=__doc__)
     command.add_argument("model", nargs="?", help="a model's folder or address to examine as well")
+    command.add_argument(
+        "--engines", action="store_true", help="time every engine on the model (default: the embedded one), some seconds each"
+    )
     command.add_argument("--json", action="store_true", help="print the findings as JSON")
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 1 when something is wrong, else 0."""
-    findings = [*_machine(), *_packages(), *_settings(), *(_model(args.model) if args.model else [])]
+    findings = [
+        *_machine(),
+        *_packages(),
+        *_settings(),
+        *(_model(args.model) if args.model else []),
+        *(_engines(args.model) if args.engines else []),
+    ]
     if args.json:
         print(json.dumps([{"level": f.level, "subject": f.subject, "text": f.text} for f in findings], indent=2))
     else:
@@ -119,4 +128,28 @@ def _model(uri: str) -> list[Finding]:
             findings.append(Finding("ok", "digests", "every file is as it was packaged"))
     except StartError as error:
         return [Finding("wrong", "model", str(error))]
+    return findings
+
+
+def _engines(uri: str | None) -> list[Finding]:
+    from pilothouse import settings
+    from pilothouse.models import comparing
+
+    findings, timings = [], []
+    for name, outcome in comparing.engines(settings.load(**({"model": uri} if uri else {}))):
+        if isinstance(outcome, str):
+            findings.append(Finding("note", name, outcome))
+            continue
+        timings.append(outcome)
+        rates = ", ".join(f"{rate:.0f} at {rows}" for rows, rate in outcome.decode.items())
+        findings.append(Finding("ok", name, f"prompts {outcome.prefill:.0f} tokens/s; answers {rates} rows"))
+    if timings:
+        best = max(timings, key=lambda timing: timing.best)
+        findings.append(
+            Finding(
+                "ok",
+                "engines",
+                f"the fastest with many users is {best.name}: set PILOTHOUSE_ENGINE={best.name}, or leave it at auto if that says the same",
+            )
+        )
     return findings

@@ -1,0 +1,33 @@
+"""Every engine that could carry a model, timed on this machine one after the other: what `auto` guesses from the CPU, measured."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pilothouse.chat.tokenizer import Tokenizer
+from pilothouse.engines import timing
+from pilothouse.engines.timing import Timing
+from pilothouse.errors import ModelError
+from pilothouse.models import pocket, registry, source
+from pilothouse.models.choosing import ONNX_ENGINES, Choice
+from pilothouse.settings import Settings
+
+
+def engines(settings: Settings, *, seconds: float = 1.0) -> Iterator[tuple[str, Timing | str]]:
+    """Each engine's name with its figures, or with the reason that it can't carry the model. About ten times `seconds` each."""
+    folder = registry.resolve(settings.model or str(pocket.FOLDER), tracking_uri=settings.tracking_uri).folder
+    described = source.describe(Path(folder))
+    if described.kind == "pyfunc":
+        raise ModelError(f"{described.model_name} is a generic pyfunc: no engine computes it")
+    vocabulary = Tokenizer.from_folder(described.tokenizer_folder, end_ids=described.end_ids).size
+    for name in ONNX_ENGINES if described.kind == "onnx" else ("transformers",):
+        choice = Choice(settings.model_copy(update={"engine": name}), described.kind, described.folder, described.context or 4096)
+        try:
+            engine = choice()
+        except ModelError as refusal:
+            yield name, str(refusal)
+            continue
+        try:
+            engine.warm_up()
+            yield name, timing.measure(engine, vocabulary, seconds=seconds)
+        finally:
+            engine.close()
