@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pilothouse.settings import Settings
+from pilothouse.version import __version__
 from support.chart import CHART, ROOT, Chart
 
 
@@ -85,6 +86,5 @@ def test_settings_of_the_schema_are_the_servers() -> None:
 def test_chart_carries_the_packages_version() -> None:
     """Chart, app and image tags move together."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    version = (ROOT / "runtime/pilothouse/__init__.py").read_text().split('__version__ = "')[1].split('"')[0]
 
-    assert (chart["version"], chart["appVersion"]) == (version, version)
+    assert (chart["version"], chart["appVersion"]) == (__version__, __version__)

@@ -60,5 +60,5 @@ def release(space: Space) -> Iterator[Release]:
 
 
 def _listed(space: Space) -> str:
-    line = ["helm", "--kube-context", CONTEXT, "--namespace", space.name, "list", "--all", "-o", "json"]
+    line = ["helm", "--kube-context", CONTEXT, "--namespace", space.name, "list", "-o", "json"]
     return subprocess.run(line, env=ENVIRONMENT, check=True, capture_output=True, text=True, timeout=60).stdout

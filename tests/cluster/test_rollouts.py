@@ -10,8 +10,8 @@ import pytest
 
 from support.cluster import FULL, SMALL, Release, Space, until
 
-RATE = 10.0  # requests a second, of four kinds in turn
-LEAST = 3000 if FULL else 600
+RATE = 20.0  # requests a second, of four kinds in turn
+LEAST = 3000 if FULL else 1500
 IMAGE = "pilothouse:0.1.0-onnx"
 SCRIPT = Path(__file__).with_name("prober.py")
 
@@ -26,7 +26,7 @@ def pair(space: Space) -> Iterator[Release]:
 
 
 @contextmanager
-def probing(release: Release, node: str, report: dict[str, Any]) -> Iterator[None]:
+def probing(release: Release, node: str, report: dict[str, Any], least: int = 1) -> Iterator[None]:
     """A prober on `node` for as long as the block runs, and until it has asked often enough; `report` is filled at the end."""
     space = release.space
     space.apply(
@@ -44,7 +44,7 @@ def probing(release: Release, node: str, report: dict[str, Any]) -> Iterator[Non
                         "name": "prober",
                         "image": IMAGE,
                         "command": ["python3", "/prober/prober.py", f"http://{release.full}:8080", f"{release.full}:8081"],
-                        "args": [str(RATE), str(LEAST), "900" if FULL else "420"],
+                        "args": [str(RATE), str(least), "900" if FULL else "420"],
                         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
                         "volumeMounts": [{"name": "script", "mountPath": "/prober"}],
                     }
@@ -78,7 +78,7 @@ def test_no_stream_is_dropped_through_five_events(pair: Release) -> None:
     space, report = pair.space, {}
     stays, goes = sorted(n["metadata"]["name"] for n in space.get("nodes", "-l", "pilothouse/pool=cpu"))
     try:
-        with probing(pair, stays, report):
+        with probing(pair, stays, report, LEAST):
             pair.upgrade({"replicas": 2, "settings": {"max_n": 4}})
             pair.stopped()
             space.kubectl("rollout", "restart", f"deployment/{pair.full}")

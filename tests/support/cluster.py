@@ -98,6 +98,7 @@ class Release:
 
     def uninstall(self) -> None:
         self.helm("uninstall", "--wait", "--timeout", "120s")
+        self.stopped()  # Helm waits for the Deployment, not for what it leaves draining
 
     def pods(self) -> list[dict[str, Any]]:
         """Pods of the server that are not on their way out, oldest first."""
