@@ -221,10 +221,13 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         made(tmp_path)
 
 
-def test_a_model_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
-    """The folder's Python is never run, so a model that asks for it is not loaded by halves."""
-    with pytest.raises(ModelError, match="auto_map"):
-        made(copied(tmp_path, auto_map={"AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM"}))
+def test_code_that_a_model_brings_is_never_run(tmp_path: Path) -> None:
+    """Microsoft's own folders name Python files; transformers' class of the same name is taken and the files are not touched."""
+    folder = copied(tmp_path, auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Phi3ForCausalLM"})
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nraise SystemExit\n")
+
+    assert made(folder).describe()["model"] == "Phi3ForCausalLM"
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_unknown_kind_of_model_is_refused(tmp_path: Path) -> None:

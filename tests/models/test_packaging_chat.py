@@ -146,18 +146,10 @@ def evil(hf: Path, folder: Path) -> Path:
     return folder
 
 
-def test_a_folder_that_brings_code_is_refused_and_its_code_not_run(hf: Path, store: str, tmp_path: Path) -> None:
-    """The published Phi-3 folders name such code, from before transformers had its own."""
+def test_a_folder_that_names_code_is_packaged_without_it(hf: Path, store: str, tmp_path: Path) -> None:
+    """The published Phi-3 folders name such code, from before transformers had its own; the saved copy neither names nor holds it."""
     folder = evil(hf, tmp_path / "evil")
-    with pytest.raises(ModelError, match=r"^config\.json: auto_map asks for Python code of the model's own, which is never run;"):
-        package_chat(folder, target=Target(tracking_uri=store))
-    assert not (folder / "ran").exists()
-
-
-def test_such_a_folder_is_packaged_without_its_code_on_demand(hf: Path, store: str, tmp_path: Path) -> None:
-    """Loaded with transformers' own classes; the saved copy neither names nor holds the code."""
-    folder = evil(hf, tmp_path / "evil")
-    made = package_chat(folder, target=Target(tracking_uri=store), ignore_own_code=True)
+    made = package_chat(folder, target=Target(tracking_uri=store))
     assert not (folder / "ran").exists()
     assert made.folder is not None
     assert not [path for path in made.files if path.endswith(".py")]

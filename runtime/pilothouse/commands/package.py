@@ -35,10 +35,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         one.add_argument("--json", action="store_true", help="print the result as one JSON object")
         if kind == "onnx":
             one.add_argument("--params", action="store_true", help="declare max_tokens, temperature, top_p and top_k in the signature")
-        else:
-            one.add_argument(
-                "--ignore-own-code", action="store_true", help="load a folder that names Python of its own (auto_map) without that code"
-            )
         one.set_defaults(run=run)
 
 
@@ -52,9 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.kind == "onnx":
         made = packaging.package_onnx(args.folder, target=target, model_config=config, params=args.params, say=_say, **named)
     else:
-        made = packaging.package_chat(
-            args.folder, target=target, model_config=config, ignore_own_code=args.ignore_own_code, say=_say, **named
-        )
+        made = packaging.package_chat(args.folder, target=target, model_config=config, say=_say, **named)
     if args.json:
         print(json.dumps({**asdict(made), "uri": made.uri}, default=str))
         return 0

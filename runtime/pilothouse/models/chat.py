@@ -17,13 +17,13 @@ TASK = "llm/v1/chat"
 DEFAULTS: Mapping[str, Any] = {"max_tokens": 256, "temperature": 0.2}
 
 
-def pipeline(folder: Path, *, ignore_own_code: bool = False) -> Any:
+def pipeline(folder: Path) -> Any:
     """The text-generation pipeline of a Hugging Face folder, on the CPU, in the folder's own number format.
 
-    `ignore_own_code` loads a folder whose config names Python of its own (`auto_map`) with transformers' own classes instead, and the saved
-    copy no longer names it. Raises `ModelError` for what `pretrained.check` refuses, or when the folder doesn't load.
+    A folder whose config names Python of its own (`auto_map`) is loaded with transformers' classes instead, and the saved copy no longer
+    names it. Raises `ModelError` for what `pretrained.check` refuses, or when the folder doesn't load.
     """
-    pretrained.check(folder, ignore_own_code=ignore_own_code)
+    pretrained.check(folder, ignore_own_code=True)
     offline()
     try:
         import transformers

@@ -83,20 +83,19 @@ def package_chat(
     target: Target | None = None,
     name: str = CHAT_NAME,
     model_config: Mapping[str, Any] | None = None,
-    ignore_own_code: bool = False,
     say: Say = lambda line: None,
 ) -> Packaged:
     """Log the Hugging Face folder as a chat pipeline (`llm/v1/chat`), and register it where `target` says so.
 
-    `model_config` replaces max_tokens 256 and temperature 0.2. A folder whose config names Python of its own is refused, or loaded without
-    it (`ignore_own_code`). Raises `ModelError` as `package_onnx` does.
+    `model_config` replaces max_tokens 256 and temperature 0.2. Python that the folder's config names, as Microsoft's own does, is neither
+    run nor kept: transformers' class of the same name is. Raises `ModelError` as `package_onnx` does.
     """
     where = _pocket_hf(say) if str(folder) == POCKET else Path(folder)
     config = chat.model_config(model_config)
     say(f"reading {where}")
     if not where.is_dir():
         raise ModelError(f"{where} is not a folder; give the folder that save_pretrained or a download made")
-    pipe = chat.pipeline(where, ignore_own_code=ignore_own_code)
+    pipe = chat.pipeline(where)
     if not chat.answers(pipe, CHAT_EXAMPLE["messages"]):
         raise ModelError(f"{where} loads and does not answer; check the model")
     with logbook.session(target, where, say) as session:

@@ -32,10 +32,7 @@ def check(folder: Path, tokenizer: Path | None = None, *, ignore_own_code: bool 
         raise ModelError(f"{folder} has no config.json; give the folder that save_pretrained or a download made")
     for file in sorted({*folder.glob("*config.json"), *(tokenizer or folder).glob("*config.json")}):
         if not ignore_own_code and (found := next(_asks_for_code(reading.json_of(file)), None)):
-            raise ModelError(
-                f"{file.name}: {found} asks for Python code of the model's own, which is never run; "
-                "remove the entry (architectures on the list need none), or package it with --ignore-own-code"
-            )
+            raise ModelError(f"{file.name}: {found} asks for Python code of the model's own, which is never run; package the model again")
     architectures = reading.mapping(reading.json_of(folder / "config.json"), "config.json").get("architectures")
     if not isinstance(architectures, list) or len(architectures) != 1 or architectures[0] not in ARCHITECTURES:
         raise ModelError(f"config.json: architectures {architectures} is not served here; the list is {', '.join(sorted(ARCHITECTURES))}")

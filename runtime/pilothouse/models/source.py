@@ -178,7 +178,9 @@ def _onnx(root: Path, folder: Path, name: str, version: str | None, facts: Mappi
 
 
 def _transformers(root: Path, folder: Path, tokenizer: Path, name: str, version: str | None, facts: Mapping[str, Any]) -> Described:
-    pretrained.check(folder, tokenizer)
+    # A folder of the user's own may name code, as Microsoft's Phi-3 does: classes on the list are transformers' own, and the code is never
+    # run. A packaged model names none, so one that does was tampered with.
+    pretrained.check(folder, tokenizer, ignore_own_code=not (root / "MLmodel").is_file())
     config = reading.mapping(reading.json_of(folder / "config.json"), "config.json")
     generation = folder / "generation_config.json"
     ends = reading.mapping(reading.json_of(generation), generation.name).get("eos_token_id") if generation.is_file() else None

@@ -233,16 +233,6 @@ def test_a_folder_above_the_export_is_told_which_one_to_give(tmp_path: Path) -> 
 
 
 REFUSED_PRETRAINED: dict[str, tuple[dict[str, Any], str]] = {
-    "auto_map": (
-        {"auto_map": {"AutoModelForCausalLM": "evil.Model"}},
-        "config.json: auto_map asks for Python code of the model's own, which is never run; "
-        "remove the entry (architectures on the list need none), or package it with --ignore-own-code",
-    ),
-    "auto_map deep inside": (
-        {"text_config": {"auto_map": {"AutoConfig": "evil.Config"}}},
-        "config.json: auto_map asks for Python code of the model's own, which is never run; "
-        "remove the entry (architectures on the list need none), or package it with --ignore-own-code",
-    ),
     "architecture": (
         {"architectures": ["EvilForCausalLM"]},
         "config.json: architectures ['EvilForCausalLM'] is not served here; the list is Gemma2ForCausalLM, GemmaForCausalLM, "
@@ -252,20 +242,35 @@ REFUSED_PRETRAINED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED_PRETRAINED)
-def test_a_pretrained_folder_that_brings_code_or_is_unknown_is_refused(tmp_path: Path, case: str) -> None:
-    """No code of a model's own is ever run, and only listed architectures are loaded."""
+def test_a_pretrained_folder_of_an_unknown_architecture_is_refused(tmp_path: Path, case: str) -> None:
+    """Only listed architectures are loaded."""
     config, sentence = REFUSED_PRETRAINED[case]
     with pytest.raises(ModelError) as refused:
         source.describe(pretrained_folder(tmp_path / "hf", config))
     assert str(refused.value) == sentence
 
 
-def test_code_named_by_the_tokenizer_is_refused_too(tmp_path: Path) -> None:
-    """transformers would import it from there just the same."""
-    folder = pretrained_folder(tmp_path / "hf")
-    (folder / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.Tok", null]}}')
-    with pytest.raises(ModelError, match=r"^tokenizer_config\.json: auto_map asks for Python code"):
+@pytest.mark.parametrize(
+    "asked", [{"auto_map": {"AutoModelForCausalLM": "own.Model"}}, {"text_config": {"auto_map": {"AutoConfig": "own.C"}}}]
+)
+def test_a_folder_of_the_user_s_own_may_name_code_that_is_never_run(tmp_path: Path, asked: dict[str, Any]) -> None:
+    """Microsoft's own Phi-3 folders do; the class on the list is transformers' own."""
+    assert source.describe(pretrained_folder(tmp_path / "hf", asked)).architecture == "Phi3ForCausalLM"
+
+
+@pytest.mark.parametrize("file", ["model/config.json", "components/tokenizer/tokenizer_config.json"])
+def test_a_packaged_model_that_names_code_is_refused(tmp_path: Path, file: str) -> None:
+    """Packaging leaves no such entry, so somebody else put it there; the tokenizer's is looked for as well."""
+    folder = chat_model(tmp_path / "m")
+    own = {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}
+    (folder / file).write_text(json.dumps((CONFIG if file.startswith("model/") else {}) | own))
+
+    with pytest.raises(ModelError) as refused:
         source.describe(folder)
+
+    assert str(refused.value) == (
+        f"{Path(file).name}: auto_map asks for Python code of the model's own, which is never run; package the model again"
+    )
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
