@@ -214,8 +214,24 @@ def test_an_artifact_that_is_no_export_is_refused(tmp_path: Path) -> None:
             Phi3OnnxModel().load_context(SimpleNamespace(artifacts=artifacts, model_config={}))
 
 
-def test_threads_are_at_least_one_and_at_most_the_cpus() -> None:
-    """The container's quota, within the CPUs the process may run on."""
-    import os
-
-    assert 1 <= phi3_onnx.threads() <= len(os.sched_getaffinity(0))
+@pytest.mark.parametrize(
+    ("files", "threads"),
+    [
+        ({}, 4),
+        ({"cpu.max": "max 100000\n"}, 4),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "10000 100000\n"}, 1),
+        ({"cpu.max": "900000 100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu.max": "nonsense"}, 4),
+    ],
+)
+def test_threads_follow_the_container_s_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], threads: int) -> None:
+    """Both versions of cgroups, rounded up, within the CPUs the process may run on (four here)."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert phi3_onnx.threads(tmp_path) == threads

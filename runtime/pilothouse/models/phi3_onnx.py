@@ -101,16 +101,15 @@ def prompts(model_input: Any) -> list[str]:
     raise _refuse(f"prompt must be text, one string a row, and a row is {type(model_input).__name__}")
 
 
-def threads() -> int:
+def threads(root: Path = Path("/sys/fs/cgroup")) -> int:
     """Cores this process may use: the container's CPU quota (cgroup v2, then v1), rounded up, within the CPUs it may run on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    root = Path("/sys/fs/cgroup")
     try:
         quota, period = (root / "cpu.max").read_text().split()
     except (OSError, ValueError):
         try:
             quota, period = ((root / "cpu" / f"cpu.cfs_{part}_us").read_text().strip() for part in ("quota", "period"))
-        except OSError:
+        except (OSError, ValueError):
             return cores
     if quota in ("max", "-1"):
         return cores

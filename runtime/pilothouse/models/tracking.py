@@ -21,7 +21,8 @@ _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "15", "MLFLOW_HTTP_REQUEST_MAX_RETRI
 
 
 def mlflow() -> ModuleType:
-    """MLflow with its pyfunc room. Raises `ModelError` where it is not installed."""
+    """MLflow with its pyfunc room, its usage reports off. Raises `ModelError` where it is not installed."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its own modules warn about each other when they are imported
