@@ -5,7 +5,7 @@ from typing import Any
 
 from mlserver.types import InferenceRequest, Parameters, RequestInput, RequestOutput
 
-from pilothouse.errors import InvalidRequest
+from pilothouse.errors import InvalidRequest, Unsupported
 from pilothouse.protocols.fields import Fields
 from pilothouse.protocols.limits import at_most
 from pilothouse.protocols.v2_binary import NUMBERS, sizes
@@ -40,7 +40,10 @@ def generate_request(body: Any, *, streamed: bool) -> InferenceRequest:
         if stream is not None and stream != streamed:
             way = "generate_stream" if stream else "generate"
             raise InvalidRequest(f"parameters.stream is {str(stream).lower()}: post to {way}, or leave it out", field="parameters.stream")
-        found["parameters"] = Parameters(**parameters.left())
+        options = parameters.left()
+        if not streamed and options.get("n") not in (None, 1, "1"):
+            raise Unsupported("parameters.n must be 1: text_output is one text; post tensors to infer for several", field="parameters.n")
+        found["parameters"] = Parameters(**options)
     return InferenceRequest(**_set(found))
 
 

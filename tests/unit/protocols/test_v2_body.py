@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pilothouse.errors import InvalidRequest
+from pilothouse.errors import InvalidRequest, Unsupported
 from pilothouse.messages import ChatRequest, Chunk, FinishReason, Usage
 from pilothouse.protocols import v2
 from pilothouse.protocols.limits import Limits
@@ -110,6 +110,19 @@ def test_a_wrong_generate_body_is_refused(
 ) -> None:
     """By field, and never with a stream where one answer was asked for."""
     assert refusal(lambda: generate_request(body, streamed=streamed)) == (InvalidRequest, message, field)
+
+
+@pytest.mark.parametrize("n", [2, 0, "2", [1], None, 1, "1"])
+def test_one_text_is_one_choice(refusal: Callable[..., Any], n: object) -> None:
+    """`generate` has room for one text: more are refused, not glued together. A stream's events say which choice they are of."""
+    body = {"text_input": "a", "parameters": {"n": n}}
+    message = "parameters.n must be 1: text_output is one text; post tensors to infer for several"
+
+    assert generate_request(body, streamed=True).parameters is not None
+    if n in (None, 1, "1"):
+        assert generate_request(body, streamed=False).parameters is not None
+    else:
+        assert refusal(lambda: generate_request(body, streamed=False)) == (Unsupported, message, "parameters.n")
 
 
 def test_generate_answers_are_flat() -> None:
