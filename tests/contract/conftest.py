@@ -28,7 +28,8 @@ class Servers:
         if kind == "elsewhere":
             client = Client(os.environ["PILOTHOUSE_URL"], key=os.environ.get("PILOTHOUSE_API_KEY"))
             return checks.Target(client, checks.find_model(client), os.environ.get("PILOTHOUSE_GRPC"))
-        server = self._stack.enter_context(served(*([] if kind == "onnx" else [str(pocket_hf())])))
+        arguments = [str(pocket_hf())] if kind == "transformers" else []
+        server = self._stack.enter_context(served(*arguments, scripted=kind == "scripted"))
         return checks.Target(server.client, server.model, server.grpc)
 
     def close(self) -> None:
@@ -46,10 +47,10 @@ def servers() -> Iterator[Servers]:
 def _kinds() -> list[object]:
     if "PILOTHOUSE_URL" in os.environ:
         return ["elsewhere"]
-    return ["onnx", pytest.param("transformers", marks=pytest.mark.transformers)]
+    return ["onnx", pytest.param("transformers", marks=pytest.mark.transformers), "scripted"]
 
 
-@pytest.fixture(params=_kinds())
+@pytest.fixture(scope="session", params=_kinds())
 def target(request: pytest.FixtureRequest, servers: Servers) -> checks.Target:
-    """Each model in turn: every promise holds for both."""
+    """Each engine in turn, the scripted one too: every promise holds for all."""
     return servers[request.param]

@@ -4,7 +4,8 @@ import pytest
 
 from pilothouse.models.pocket.answers import ATOM, SPAIN
 from pilothouse.smoke import checks
-from pilothouse.smoke.answers import REST, Question
+from pilothouse.smoke.answers import Question
+from pilothouse.smoke.ways import REST
 
 FORMS = {
     "spain": Question(messages=({"role": "user", "content": SPAIN[0]},)),

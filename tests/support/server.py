@@ -15,6 +15,7 @@ from typing import Any
 from pilothouse.smoke.client import Client
 
 PATIENCE = 120.0
+SCRIPTED = str(Path(__file__).with_name("serve_scripted.py"))
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,20 @@ class Served:
 
 
 @contextmanager
-def served(*arguments: str, **settings: Any) -> Iterator[Served]:
-    """`pilothouse serve ARGUMENTS` on free ports, with `settings` in its environment; stopped, by its id, on the way out."""
+def served(*arguments: str, scripted: bool = False, **settings: Any) -> Iterator[Served]:
+    """`pilothouse serve ARGUMENTS` on free ports, with `settings` in its environment; stopped, by its id, on the way out.
+
+    `scripted`: the scripted engine instead (tests/support/serve_scripted.py).
+    """
     with tempfile.TemporaryDirectory() as folder:
         ready, log = Path(folder) / "ready.json", Path(folder) / "log"
         os.mkfifo(ready)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PILOTHOUSE_LAME_DUCK_SECONDS": "0.2"}
-        environment |= {f"PILOTHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
-        ports = ["--rest-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-        command = [sys.executable, "-m", "pilothouse.cli", "serve", *arguments, *ports, "--ready-file", str(ready)]
+        ports = {"rest_port": 0, "grpc_port": 0, "metrics_port": 0}
+        environment |= {f"PILOTHOUSE_{name.upper()}": str(value) for name, value in (ports | settings).items()}
+        serve = [SCRIPTED, str(ready)] if scripted else ["-m", "pilothouse.cli", "serve", *arguments, "--ready-file", str(ready)]
         with log.open("w") as out:
-            process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT, text=True)
+            process = subprocess.Popen([sys.executable, *serve], env=environment, stdout=out, stderr=subprocess.STDOUT, text=True)
         try:
             addresses = _addresses(process, ready, log)
             yield Served(process, addresses["rest"], addresses["grpc"], addresses["metrics"], addresses["model"], log)

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pilothouse.smoke.answers import REST, Question, Told, WrongAnswer, demand
+from pilothouse.smoke.answers import Question, Told, WrongAnswer, demand
 from pilothouse.smoke.client import Client
+from pilothouse.smoke.ways import REST
 
 SPAIN = Question(messages=({"role": "user", "content": "What is the capital of Spain?"},))
 COMEDIAN = Question(prompt="<|system|>You are a stand-up comedian.<|end|><|user|>Tell me a joke about atom<|end|><|assistant|>")
@@ -52,13 +53,13 @@ def one_name(target: Target) -> None:
 def parity(target: Target) -> None:
     """One question gets the same text, finish reason and usage over every REST protocol, streamed or not."""
     for question in (SPAIN, COMEDIAN):
-        _same({name: ask(target.client, target.model, question) for name, ask in REST.items()})
+        same({name: ask(target.client, target.model, question) for name, ask in REST.items()})
 
 
 def sampled(target: Target) -> None:
     """The same seed gives the same text over every protocol."""
     question = replace(SPAIN, options={"temperature": 0.9, "seed": 7, "max_tokens": 24})
-    _same({name: ask(target.client, target.model, question) for name, ask in REST.items()})
+    same({name: ask(target.client, target.model, question) for name, ask in REST.items()})
 
 
 def cut(target: Target) -> None:
@@ -96,7 +97,7 @@ def grpc_answers(target: Target) -> None:
         told["gRPC"] = calls.infer(target.model, SPAIN)
         told["gRPC stream"] = calls.stream(target.model, SPAIN)
         calls.demand_errors(target.model)
-    _same(told)
+    same(told)
 
 
 CHECKS: tuple[Callable[[Target], None], ...] = (health, one_name, parity, sampled, cut, unknown_model, bad_input)
@@ -125,8 +126,8 @@ def find_model(client: Client) -> str:
     return str(reply.json["data"][0]["id"])
 
 
-def _same(told: dict[str, Told]) -> None:
-    """All protocols that report counts agree on everything, the others on the text."""
+def same(told: dict[str, Told]) -> None:
+    """Raise `WrongAnswer` unless all protocols that report counts agree on everything, the others on the text."""
     reference = told["OpenAI"]
     for name, answer in told.items():
         expected = reference if answer.finish_reason else replace(answer, text=reference.text)

@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from pilothouse.smoke.answers import Question, Told, demand, v2_parameters
+from pilothouse.smoke.answers import Question, Told, demand, v2_stream_told, v2_told
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -35,10 +35,8 @@ class Calls:
         return GetMessageClass(described.output_type).FromString(answer)
 
     def _request(self, model: str, question: Question) -> dict[str, Any]:
-        name, datum = ("messages", json.dumps(list(question.messages))) if question.prompt is None else ("prompt", question.prompt)
-        parameters: dict[str, Any] = {}
-        for option, value in question.sampling.items():
-            parameters[option] = {"int64_param": value} if isinstance(value, int) else {"string_param": str(value)}
+        name, datum = question.tensor
+        parameters = {option: _parameter(value) for option, value in question.sampling.items()}
         tensor = {"name": name, "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [datum.encode()]}}
         return {"model_name": model, "id": "smoke-1", "inputs": [tensor], "parameters": parameters}
 
@@ -54,7 +52,7 @@ class Calls:
     def infer(self, model: str, question: Question) -> Told:
         answer = self._call("ModelInfer", self._request(model, question))
         demand(answer.id == "smoke-1", f"gRPC: the request's id came back as {answer.id!r}")
-        return v2_parameters(_plain(answer.parameters), _text(answer))
+        return v2_told(_plain(answer.parameters), _texts(answer))
 
     def stream(self, model: str, question: Question) -> Told:
         described = self._service.FindMethodByName("ModelStreamInfer")
@@ -65,9 +63,7 @@ class Calls:
             kind.FromString(data) for data in call(iter([asked.SerializeToString()]), metadata=self._metadata, timeout=self._timeout)
         ]
         demand(not any(answer.error_message for answer in answers), f"gRPC stream: {answers[-1].error_message if answers else ''}")
-        last = [p for answer in answers if (p := _plain(answer.infer_response.parameters)).get("finish_reason")]
-        demand(len(last) == 1, f"gRPC stream: {len(last)} finish reasons")
-        return v2_parameters(last[0], "".join(_text(answer.infer_response) for answer in answers))
+        return v2_stream_told([(_plain(a.infer_response.parameters), "".join(_texts(a.infer_response))) for a in answers])
 
     def demand_errors(self, model: str) -> None:
         """Wrong requests have the status of their kind."""
@@ -104,7 +100,14 @@ def _plain(parameters: Any) -> dict[str, Any]:
     return {name: getattr(value, value.WhichOneof("parameter_choice")) for name, value in parameters.items()}
 
 
-def _text(answer: Any) -> str:
-    if answer.raw_output_contents:
-        return "".join(raw[4:].decode() for raw in answer.raw_output_contents)
-    return "".join(datum.decode() for output in answer.outputs for datum in output.contents.bytes_contents)
+def _parameter(value: Any) -> dict[str, Any]:
+    """The protocol has no fractions, lists, objects or numbers beyond 64 bits: they go as JSON in a string."""
+    if isinstance(value, bool):
+        return {"bool_param": value}
+    if isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
+        return {"int64_param": value}
+    return {"string_param": value if isinstance(value, str) else json.dumps(value)}
+
+
+def _texts(answer: Any) -> list[str]:
+    return [datum.decode() for output in answer.outputs for datum in output.contents.bytes_contents]
