@@ -4,10 +4,11 @@ import gzip
 import zlib
 from collections.abc import AsyncIterator
 
+import orjson
 import pytest
 
 from server.raw import connected
-from server.running import running
+from server.running import running, until
 from server.test_v2_rest import INFER, output, tensor
 
 KIB = 1024
@@ -163,3 +164,24 @@ async def test_the_number_of_headers_is_bounded() -> None:
         reply = await client.reply()
 
         assert (reply.status, reply.body) == (431, b'{"error":"the request has 11 headers; at most 10 are read"}')
+
+
+async def test_a_client_that_reads_nothing_is_cut() -> None:
+    """An answer that nobody reads is dropped after the same time, and what computes it is freed."""
+    async with running(upload_seconds=0.3) as run, connected(run) as client:
+        await client.post("/v1/stream", b"pour")
+        await until(lambda: run.server.rest.busy == 1)
+        await until(lambda: run.server.rest.busy == 0)
+        assert run.server.rest._server.server_state.connections == set()
+
+
+@pytest.mark.parametrize(
+    "target", [b"/\xff", b"/\x00", b"/%ff", b"/%00", b"*", b"/" + b"a" * 9000, b"/?" + b"\xc3\xa9", b"http://t/v2", b"/" + b"%41" * 5000]
+)
+async def test_odd_targets_are_the_clients_fault(target: bytes) -> None:
+    """Bytes that are no path are 400 or 404, never an exception."""
+    async with running() as run, connected(run) as client:
+        await client.send(b"GET " + target + b" HTTP/1.1\r\nHost: t\r\n\r\n")
+        reply = await client.reply()
+        assert reply.status in (400, 404)
+        assert list(orjson.loads(reply.body)) == ["error"]

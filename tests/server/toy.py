@@ -39,7 +39,8 @@ class Gate:
 
 
 class Toy(MLModel):
-    """Prompt "hold ...": waits for `gate.open`; "count N": streams N words; anything else: itself, one word at a time."""
+    """Prompt "hold ...": waits for `gate.open`; "count N": streams N words; "pour": streams
+    without end; anything else: itself, one word at a time."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__(settings)
@@ -113,6 +114,8 @@ class Toy(MLModel):
         if kind == "hold":
             yield "held "
             await self._held()
+        while kind == "pour":
+            yield "x" * (1 << 16)
         if kind == "late":
             yield "first "
             raise FAILURES[rest]

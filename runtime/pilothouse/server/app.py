@@ -13,6 +13,7 @@ from mlserver import MLModel, MLServer, ModelSettings
 from mlserver import Settings as HostSettings
 from mlserver.handlers import ModelRepositoryHandlers
 from mlserver.registry import MultiModelRegistry
+from pydantic import ValidationError
 
 from pilothouse import __version__
 from pilothouse.errors import StartError
@@ -141,7 +142,11 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
 
 def _host_settings(settings: Settings) -> HostSettings:
     """MLServer's settings for this server; what its environment asks for and we can't honour is refused, not overridden in silence."""
-    asked = HostSettings(_env_file=None)
+    try:
+        asked = HostSettings(_env_file=None)
+    except ValidationError as error:
+        names = ", ".join(sorted({f"MLSERVER_{str(problem['loc'][0]).upper()}" for problem in error.errors()}))
+        raise StartError(f"MLServer's own settings in the environment are not understood ({names}): unset them") from None
     for name, reason in _REFUSED.items():
         if getattr(asked, name):
             raise StartError(f"MLSERVER_{name.upper()} is on, and {reason}: unset it")

@@ -22,7 +22,6 @@ UNLOAD_SECONDS = 1.0
 async def leave(server: "PilothouseServer", *, lame_duck_seconds: float, drain_seconds: float) -> None:
     """Stop `server`; returns within the two times and two seconds, whatever its clients do."""
     server.health.phase = Phase.LEAVING
-    log.info("draining: not ready for %g s, then up to %g s for what runs", lame_duck_seconds, drain_seconds)
     if lame_duck_seconds:
         await asyncio.sleep(lame_duck_seconds)
     server.health.phase = Phase.CLOSED
@@ -40,7 +39,6 @@ async def leave(server: "PilothouseServer", *, lame_duck_seconds: float, drain_s
         await _within(UNLOAD_SECONDS, asyncio.create_task(server.unload()))
     server.metrics_server.stop()
     await _within(FLUSH_SECONDS, *server.tasks)
-    log.info("stopped")
 
 
 async def _within(seconds: float, *tasks: "asyncio.Task[None]") -> bool:

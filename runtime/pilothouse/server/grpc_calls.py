@@ -203,6 +203,7 @@ class _Account:
 
     async def __aenter__(self) -> None:
         self._began = time.monotonic()
+        self._context.set_trailing_metadata((_id(),))
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         status = "OK"
@@ -238,5 +239,8 @@ def _status(error: Exception) -> grpc.StatusCode:
 
 
 def _trailers(error: Exception) -> tuple[tuple[str, str], ...]:
-    trailers = (("x-request-id", calls.current().id),)
-    return (*trailers, ("retry-after", str(max(1, math.ceil(error.retry_after))))) if isinstance(error, Retryable) else trailers
+    return (_id(), ("retry-after", str(max(1, math.ceil(error.retry_after))))) if isinstance(error, Retryable) else (_id(),)
+
+
+def _id() -> tuple[str, str]:
+    return ("x-request-id", calls.current().id)

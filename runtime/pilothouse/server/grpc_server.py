@@ -1,6 +1,6 @@
 """The gRPC port: our calls, the standard health service and reflection, on a port that is never shared, behind the same keys."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import grpc
@@ -14,7 +14,7 @@ from pilothouse.calls import Call
 from pilothouse.errors import StartError, Unauthenticated
 from pilothouse.server import ports
 from pilothouse.server.auth import OPEN_METHODS, Keys
-from pilothouse.server.edge import request_id
+from pilothouse.server.edge import note, request_id
 from pilothouse.server.grpc_calls import Calls
 from pilothouse.server.grpc_messages import SERVICE, reflected
 from pilothouse.server.health import Health
@@ -46,8 +46,9 @@ class Grpc:
         return int(bound)
 
     def _make(self) -> Any:
+        methods = self._handlers.handlers()
         server = aio.server(
-            interceptors=[_Gate(self._keys)],
+            interceptors=[_Gate(self._keys, methods)],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", self._settings.grpc_message_bytes),
@@ -55,7 +56,7 @@ class Grpc:
                 ("grpc.max_concurrent_streams", _STREAMS),
             ],
         )
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers.handlers()),))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
         health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), server)
         names = (SERVICE, health_v1.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server, reflected(health_pb2, reflection_pb2))
@@ -94,8 +95,9 @@ def _serving(reason: str | None) -> Any:
 class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Begins each call's account and denies every method without a key but the open ones."""
 
-    def __init__(self, keys: Keys | None) -> None:
+    def __init__(self, keys: Keys | None, known: Collection[str]) -> None:
         self._keys = keys
+        self._known = known
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         metadata = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
@@ -105,6 +107,9 @@ class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
             try:
                 call.tenant = self._keys.admit(metadata.get("authorization"))
             except Unauthenticated as error:
+                service, _, method = details.method.rpartition("/")
+                known = service == f"/{SERVICE}" and method in self._known
+                note(call, {"route": method if known else "unknown", "status": "UNAUTHENTICATED"}, 0.0)
                 return _denied(error.message)
         return await continuation(details)
 

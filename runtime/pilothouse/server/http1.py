@@ -1,4 +1,5 @@
-"""HTTP/1.1 connections with a clock: uvicorn waits for ever for the rest of a request's head, and for a body nobody reads."""
+"""HTTP/1.1 connections with a clock: uvicorn waits for ever for the rest of a request's head, for a body that nobody reads, and for a
+client that reads nothing."""
 
 import asyncio
 from typing import Any
@@ -9,10 +10,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def timed(seconds: float) -> type[H11Protocol]:
-    """A protocol whose clients have `seconds` to send a request's head, and the rest of a body after its response."""
+    """A protocol whose clients have `seconds` to send a request's head, the rest of a body after its response, and to read what waits."""
 
     class TimedProtocol(H11Protocol):
         _clock: asyncio.TimerHandle | None = None
+        _reading: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
             super().connection_made(transport)
@@ -29,6 +31,21 @@ def timed(seconds: float) -> type[H11Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
             self._stop()
+            self._read()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            # A close would wait for what was written to be read.
+            self._reading = self.loop.call_later(seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._read()
+
+        def _read(self) -> None:
+            if self._reading is not None:
+                self._reading.cancel()
+                self._reading = None
 
         def _wind(self) -> None:
             """Start the clock where the client is to speak, leave it running there, stop it elsewhere."""

@@ -35,7 +35,7 @@ class MetricsServer:
         await self._server.serve(sockets=[listening])
 
     def stop(self) -> None:
-        self._server.should_exit = True
+        self._server.stop()
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()
 

@@ -1,5 +1,6 @@
 """The REST port: MLServer's application with our routes, behind our layers, on a socket that is already ours."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -44,11 +45,27 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class QuietServer(uvicorn.Server):
-    """Leaves the signals to us: uvicorn would catch each, and raise it again when it is done."""
+    """Leaves the signals to us (uvicorn would catch each, and raise it again when it is done) and sleeps until it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take no new connections, close the resting ones, and end when the others have."""
+        self.should_exit = True
+        self._told.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        # Its own would wake ten times a second; a tick of ten is what renews the Date header.
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._told.wait()
 
 
 class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
@@ -148,7 +165,7 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
 
     async def stop(self, sig: int | None = None) -> None:
         """Take no new connections; those without a request are closed."""
-        self._server.should_exit = True
+        self._server.stop()
 
     def cut(self) -> None:
         """End what still runs."""

@@ -133,7 +133,9 @@ async def _live(
             if task.done():
                 raise RuntimeError("a port stopped answering") from task.exception()
         if loading.done():
-            await drain.leave(server, lame_duck_seconds=settings.lame_duck_seconds, drain_seconds=settings.drain_seconds)
+            lame_duck, drain_seconds = settings.lame_duck_seconds, settings.drain_seconds
+            log.info("draining: not ready for %g s, then up to %g s for what runs", lame_duck, drain_seconds)
+            await drain.leave(server, lame_duck_seconds=lame_duck, drain_seconds=drain_seconds)
         return OK
     finally:
         loading.cancel()

@@ -184,7 +184,7 @@ class _Inflate:
 
 
 class _Reply:
-    """Ends the connection after a response that came before the end of the body."""
+    """Ends the connection after a response that came before the end of the body, and keeps a stream from holding the event loop."""
 
     def __init__(self, send: Send, body: _Body) -> None:
         self._send = send
@@ -202,4 +202,7 @@ class _Reply:
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
             # The host reports a finished response as a disconnect too.
             self._body.answered = True
+        else:
+            # The host never waits where its buffer has room, nor once the client is gone: a stream must let others run, and be cancelled.
+            await asyncio.sleep(0)
         await self._send(message)
