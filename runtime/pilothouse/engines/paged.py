@@ -96,7 +96,7 @@ class PagedStep:
             if not self._rows.reserve(item.row, len(item.tokens)):
                 raise ValueError(f"row {item.row} has no room for {len(item.tokens)} tokens: extend it first")
             self._rows.settle(item.row)
-        if any(self._turns(item) for item in work):
+        if self._table["original"] and any(self._turns(item) for item in work):
             return self._step_turning(work)
         return self._compute(work)
 
@@ -106,16 +106,25 @@ class PagedStep:
     def _step_turning(self, work: Sequence[Work]) -> Logits:
         """A step in which a row outgrows the original window of a long-rope model (or, rolled back, fits it again).
 
-        The file computes the whole row with other tables then, so the row is computed anew before its tokens are fed. One row at a time,
-        cut at the border: rare, and worth no better.
+        The file computes the whole row with other tables then, so the row is computed anew before its tokens are fed. Such rows go one
+        by one, cut at the border: it is rare, and worth no better.
         """
-        logits = []
+        staying = [item for item in work if not self._turns(item)]
+        together = self._compute(staying).copy() if staying else self._none()
+        parts, at = [self._none()], 0
         for item in work:
+            if any(item is other for other in staying):
+                parts.append(together[at : at + item.wanted])
+                at += item.wanted
+                continue
             for piece in self._pieces(item):
                 if self._turns(piece):
                     self._again(piece.row)
-                logits.append(self._compute([piece]).copy())
-        return np.concatenate(logits)
+                parts.append(self._compute([piece]).copy())
+        return np.concatenate(parts)
+
+    def _none(self) -> Logits:
+        return np.empty((0, self._vocabulary), np.float32)
 
     def _pieces(self, item: Work) -> list[Work]:
         """`item`, cut where its row reaches the original window; a row whose prompt was longer never was within it."""
