@@ -42,16 +42,20 @@ def start() -> dict[str, float]:
 
 
 def imports() -> dict[str, bool]:
-    """Which heavy packages a serving process holds, read from its own mappings of the start."""
-    code = (
-        "import sys, json; from pilothouse import settings; from pilothouse.models import loading;"
-        "m = loading.begin(settings.load()); from pilothouse.server import serving; r = m.result();"
-        f"print(json.dumps({{n: n in sys.modules for n in {HEAVY!r}}})); r.close()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}
-    )
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    """Which heavy packages a serving process holds once it is ready: told by such a process, which then stops itself."""
+    code = f"""
+import json, os, signal, sys
+from pilothouse import settings
+from pilothouse.models import loading
+from pilothouse.server import serving
+known = settings.load(rest_port=0, grpc_port=0, metrics_port=0, lame_duck_seconds=0)
+def ready(addresses):
+    print(json.dumps({{name: name in sys.modules for name in {HEAVY!r}}}), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(serving.serve(known, loading.begin(known), on_ready=ready))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout.splitlines()[0]))
 
 
 def main(runs: int) -> None:
