@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -44,6 +46,7 @@ def fill(space: Space, claim: str, folders: dict[str, Path], node: str | None = 
             "volumes": [{"name": "claim", "persistentVolumeClaim": {"claimName": claim}}],
         },
     }
+    space.kubectl("delete", "pod", "filler", "--now", "--ignore-not-found", "--wait")
     wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "64Mi"}}}
     space.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim}, "spec": wanted}, pod)
     space.kubectl("wait", "pod/filler", "--for=condition=Ready", "--timeout=90s")
@@ -51,7 +54,7 @@ def fill(space: Space, claim: str, folders: dict[str, Path], node: str | None = 
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, folder in folders.items():
             archive.add(folder, name)
-    unpack = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/claim', filter='data')"
+    unpack = "import io, sys, tarfile; tarfile.open(fileobj=io.BytesIO(sys.stdin.buffer.read())).extractall('/claim')"
     space.kubectl("exec", "-i", "filler", "--", "python3", "-c", unpack, stdin=packed.getvalue())
     space.kubectl("delete", "pod", "filler", "--now", "--wait")
 
@@ -83,9 +86,10 @@ def test_transformers_chat_model_from_a_claim(release: Release) -> None:
     node = min(n["metadata"]["name"] for n in release.space.get("nodes", "-l", "pilothouse/pool=cpu"))
     fill(release.space, "chat", {"phi3-chat": pocket_hf()}, node)
 
-    release.install(
-        {"model": {"kind": "transformers", "name": "phi3-chat", "source": "pvc", "pvc": {"claimName": "chat", "path": "phi3-chat"}}}
-    )
+    # The image of gigabytes is on that node alone; the test pod goes where the server goes.
+    here = {"profiles": {"cpu": {"nodeSelector": {"kubernetes.io/hostname": node}}}}
+    model = {"kind": "transformers", "name": "phi3-chat", "source": "pvc", "pvc": {"claimName": "chat", "path": "phi3-chat"}}
+    release.install({**here, "model": model})
 
     (pod,) = release.pods()
     assert pod["spec"]["containers"][0]["image"].endswith("-transformers")
@@ -153,26 +157,32 @@ class Registry:
             subprocess.run(["docker", "network", "inspect", "kind"], env=ENVIRONMENT, check=True, capture_output=True).stdout
         )
         self.host = next(c["Gateway"] for c in network[0]["IPAM"]["Config"] if "." in c.get("Gateway", ""))
-        self.port = 15000
+        with socket.socket() as free:
+            free.bind((self.host, 0))
+            self.port = free.getsockname()[1]
         self.url = f"http://{self.host}:{self.port}"
         self.artifacts = folder / "artifacts"
         command = [sys.executable, "-m", "mlflow", "server", "--host", self.host, "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(self.artifacts)]
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.folder, self.environment = folder, environment
         self.log = (folder / "log").open("w")
         self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
-        until("the registry answers", self.answers, 90)
+
+    def fill(self) -> None:
+        """Wait for the server, and register the model."""
+        until("the registry answers", self.answers, 240)
         package = [sys.executable, "-m", "pilothouse.cli", "package", "onnx", "--tracking-uri", self.url, "--json"]
         done = subprocess.run(
             [*package, "--register", "phi3", "--alias", "champion"],
-            env=environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=180,
-            cwd=folder,
+            cwd=self.folder,
         )
         assert done.returncode == 0, done.stderr
-        self.packaged = json.loads(done.stdout)
+        self.packaged = json.loads(done.stdout.strip().splitlines()[-1])
 
     def answers(self) -> bool:
         assert self.process.poll() is None, "the registry ended"
@@ -182,7 +192,7 @@ class Registry:
             return False
 
     def close(self) -> None:
-        os.killpg(self.process.pid, 15)
+        os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait(30)
         self.log.close()
 
@@ -190,8 +200,11 @@ class Registry:
 @pytest.fixture(scope="module")
 def registry(space: Space, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     one = Registry(tmp_path_factory.mktemp("registry"))
-    yield one
-    one.close()
+    try:
+        one.fill()
+        yield one
+    finally:
+        one.close()
 
 
 def from_registry(registry: Registry, uri: str) -> dict[str, Any]:
