@@ -1,7 +1,7 @@
 """A gRPC client of the server's own: it learns the messages from the server's reflection, so it imports neither MLServer nor Triton."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,14 +27,24 @@ class Calls:
         self._pool = DescriptorPool(ProtoReflectionDescriptorDatabase(intercepted))
         self._service = self._pool.FindServiceByName(SERVICE)
 
-    def _call(self, method: str, request: dict[str, Any] | Any, *, key: bool = True) -> Any:
+    def call(self, method: str, request: dict[str, Any], *, key: bool = True) -> Any:
+        """One of the service's calls, its request as a dictionary. Raises `grpc.RpcError`."""
         described = self._service.FindMethodByName(method)
         asked = GetMessageClass(described.input_type)(**request)
         call = self._channel.unary_unary(f"/{SERVICE}/{method}", request_serializer=bytes, response_deserializer=bytes)
         answer = call(asked.SerializeToString(), metadata=self._metadata if key else [], timeout=self._timeout)
         return GetMessageClass(described.output_type).FromString(answer)
 
-    def _request(self, model: str, question: Question) -> dict[str, Any]:
+    def stream_call(self, *requests: dict[str, Any], metadata: Sequence[tuple[str, str]] = ()) -> list[Any]:
+        """Every message of ModelStreamInfer's answer to `requests`. Raises `grpc.RpcError`."""
+        described = self._service.FindMethodByName("ModelStreamInfer")
+        kind, asked = GetMessageClass(described.output_type), GetMessageClass(described.input_type)
+        call = self._channel.stream_stream(f"/{SERVICE}/ModelStreamInfer", request_serializer=bytes, response_deserializer=bytes)
+        sent = iter([asked(**request).SerializeToString() for request in requests])
+        return [kind.FromString(data) for data in call(sent, metadata=[*self._metadata, *metadata], timeout=self._timeout)]
+
+    def request(self, model: str, question: Question) -> dict[str, Any]:
+        """The question as a ModelInferRequest."""
         name, datum = question.tensor
         parameters = {option: _parameter(value) for option, value in question.sampling.items()}
         tensor = {"name": name, "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [datum.encode()]}}
@@ -42,28 +52,22 @@ class Calls:
 
     def demand_health(self, model: str) -> None:
         """Live, ready and serving without a key; the model's metadata with its tensors."""
-        demand(self._call("ServerLive", {}, key=False).live, "gRPC: not live")
-        demand(self._call("ServerReady", {}, key=False).ready, "gRPC: not ready")
+        demand(self.call("ServerLive", {}, key=False).live, "gRPC: not live")
+        demand(self.call("ServerReady", {}, key=False).ready, "gRPC: not ready")
         status = health_pb2_grpc.HealthStub(self._channel).Check(health_pb2.HealthCheckRequest(), timeout=self._timeout).status
         demand(status == health_pb2.HealthCheckResponse.SERVING, f"gRPC health is {status}")
-        metadata = self._call("ModelMetadata", {"name": model})
+        metadata = self.call("ModelMetadata", {"name": model})
         demand([t.name for t in metadata.outputs] == ["output"], f"gRPC metadata: outputs are {metadata.outputs}")
 
     def infer(self, model: str, question: Question) -> Told:
-        answer = self._call("ModelInfer", self._request(model, question))
+        answer = self.call("ModelInfer", self.request(model, question))
         demand(answer.id == "smoke-1", f"gRPC: the request's id came back as {answer.id!r}")
-        return v2_told(_plain(answer.parameters), _texts(answer))
+        return v2_told(plain(answer.parameters), _texts(answer))
 
     def stream(self, model: str, question: Question) -> Told:
-        described = self._service.FindMethodByName("ModelStreamInfer")
-        asked = GetMessageClass(described.input_type)(**self._request(model, question))
-        call = self._channel.stream_stream(f"/{SERVICE}/ModelStreamInfer", request_serializer=bytes, response_deserializer=bytes)
-        kind = GetMessageClass(described.output_type)
-        answers = [
-            kind.FromString(data) for data in call(iter([asked.SerializeToString()]), metadata=self._metadata, timeout=self._timeout)
-        ]
+        answers = self.stream_call(self.request(model, question))
         demand(not any(answer.error_message for answer in answers), f"gRPC stream: {answers[-1].error_message if answers else ''}")
-        return v2_stream_told([(_plain(a.infer_response.parameters), "".join(_texts(a.infer_response))) for a in answers])
+        return v2_stream_told([(plain(a.infer_response.parameters), "".join(_texts(a.infer_response))) for a in answers])
 
     def demand_errors(self, model: str) -> None:
         """Wrong requests have the status of their kind."""
@@ -72,7 +76,7 @@ class Calls:
             (grpc.StatusCode.INVALID_ARGUMENT, {"model_name": model}),
         ):
             try:
-                self._call("ModelInfer", request)
+                self.call("ModelInfer", request)
             except grpc.RpcError as error:
                 demand(error.code() == expected, f"gRPC: {request} got {error.code()}, not {expected}")
             else:
@@ -96,7 +100,8 @@ def connect(address: str, key: str | None = None, *, timeout: float = 60.0) -> I
         yield Calls(channel, key, timeout)
 
 
-def _plain(parameters: Any) -> dict[str, Any]:
+def plain(parameters: Any) -> dict[str, Any]:
+    """A message's parameters as values."""
     return {name: getattr(value, value.WhichOneof("parameter_choice")) for name, value in parameters.items()}
 
 
