@@ -154,6 +154,13 @@ def test_a_soft_cap_is_refused_by_name() -> None:
         paged(tiny("gemma2"))
 
 
+def test_the_rotary_table_ends_the_context() -> None:
+    """Positions beyond the file's own table have no rotation: a row never gets there, whatever was asked for."""
+    engine = paged(pocket.FOLDER, context=10_000, kv_memory_bytes=64 << 20)
+    assert engine.context == 4096
+    engine.close()
+
+
 def test_a_sliding_window_is_carried(tmp_path: Path) -> None:
     """A local window hides older tokens, as it does on onnxruntime."""
     folder = edited(pocket.FOLDER, tmp_path / "window", with_attribute("local_window_size", 9))

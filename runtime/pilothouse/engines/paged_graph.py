@@ -41,6 +41,7 @@ class PagedGraph:
     vocabulary: int
     # Long rotary tables stand after the short ones: a row that outgrows `original` tokens takes positions from `original` on. None: one table.
     original: int | None
+    context: int  # tokens of a row: as asked, or what the rotary tables reach
     features: list[str]
     kept: list[Any] = field(default_factory=list)  # owns memory that the compiled model reads: keep it as long
 
@@ -96,7 +97,7 @@ class _Rewriter:
         result = logits.get_node()
         self._check_inputs(result)
         paged = ov.Model([result], [*self.feeds.values(), *caches], "paged")
-        return PagedGraph(paged, len(attentions), vocabulary.get_length(), self.original, sorted(self.features))
+        return PagedGraph(paged, len(attentions), vocabulary.get_length(), self.original, self.context, sorted(self.features))
 
     def _flatten(self, name: str, feed: str, *, required: bool = True) -> None:
         """An input [batch, length] becomes [tokens, 1]: every token is a batch row of its own, only attention knows whose it is."""
@@ -210,7 +211,7 @@ class _Rewriter:
         if name in self.tables:
             return self.tables[name]
         if node.get_type_name() == "Constant":
-            table = _rows(node, self.context)
+            table = self._reach(node)
         elif node.get_type_name() == "If":
             table = self._long_and_short(node, source.get_index())
         else:
@@ -230,10 +231,16 @@ class _Rewriter:
         long, short = sorted(found, key=lambda c: -c.get_output_partial_shape(0)[0].get_length())
         original = short.get_output_partial_shape(0)[0].get_length()
         if self.context <= original:
-            return _rows(short, self.context)
+            return self._reach(short)
         self.features.add("long rope")
         self.original = original
-        return np.concatenate([_rows(short, original), _rows(long, self.context)])
+        return np.concatenate([short.get_data(), self._reach(long)])
+
+    def _reach(self, constant: Any) -> Any:
+        """A table's rows for the context, as a copy: the rest of a 128 Ki window is never touched. A shorter table ends the context."""
+        rows = constant.get_data()
+        self.context = min(self.context, len(rows))
+        return np.array(rows[: self.context], np.float32)
 
     def _wanted_positions(self, result: Any) -> None:
         head = result.input_value(0).get_node()
@@ -275,8 +282,3 @@ def _empty(kind: Any, shape: tuple[int, ...] = (0,)) -> Any:
 def _is_empty(source: Any) -> bool:
     shape = source.get_partial_shape()
     return bool(source.get_node().get_type_name() == "Constant" and shape.is_static and 0 in shape.to_shape())
-
-
-def _rows(constant: Any, rows: int) -> Any:
-    """The first `rows` of a constant table, as a float32 copy: the rest of a 128 Ki window is never touched."""
-    return np.array(constant.get_data()[:rows], np.float32)

@@ -64,7 +64,7 @@ class SlotsStep:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are not ours alone
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised
         try:
             session = ort.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen of its own, without a common one
@@ -90,6 +90,7 @@ class SlotsStep:
         self.tokens_per_step = step_tokens or max(STEP_TOKENS, 2 * rows)
         self.capabilities = Capabilities(prefix_cache=prefix_cache, rollback=True, batched=True)
         self._isolation = prefix_isolation
+        self._reserved = 0  # tokens, of all rows
         self._rows: dict[int, _Row] = {}
         self._at: list[int | None] = [None] * rows  # whose each slot is
         self._text: NDArray[np.int64] = np.empty((rows, self.context), np.int64)  # by row
@@ -98,10 +99,7 @@ class SlotsStep:
         self._threads, self._load_seconds = threads, time.perf_counter() - started
 
     def __repr__(self) -> str:
-        return f"SlotsStep(rows={len(self._rows)}/{self.rows}, tokens={self._reserved()}/{self._budget})"
-
-    def _reserved(self) -> int:
-        return sum(row.reserved for row in self._rows.values())
+        return f"SlotsStep(rows={len(self._rows)}/{self.rows}, tokens={self._reserved}/{self._budget})"
 
     def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
         """Open `row`, with room for the whole prompt. Returns its tokens that were copied from another's, None without room."""
@@ -109,7 +107,7 @@ class SlotsStep:
             raise ValueError(f"row {row} is open")
         if not 0 < len(prompt) <= self.context:
             raise ValueError(f"a prompt has 1 to {self.context} tokens, not {len(prompt)}")
-        if None not in self._at or self._reserved() + len(prompt) > self._budget:
+        if None not in self._at or self._reserved + len(prompt) > self._budget:
             return None
         slot = self._at.index(None)
         chain = prefix.Chain(tenant if self._isolation else "")
@@ -121,6 +119,7 @@ class SlotsStep:
             self._store.load(found, slot)
         cached = len(found) * BLOCK
         self._at[slot] = row
+        self._reserved += len(prompt)
         self._rows[row] = _Row(slot, chain, prompt=len(prompt), length=cached, reserved=len(prompt), saved=len(found))
         return cached
 
@@ -131,9 +130,10 @@ class SlotsStep:
         if wanted > self.context:
             return False
         more = max(0, wanted - state.reserved)
-        if more and self._reserved() + more > self._budget:
+        if more and self._reserved + more > self._budget:
             return False
         state.reserved += more
+        self._reserved += more
         return True
 
     def step(self, work: Sequence[Work]) -> Logits:
@@ -248,6 +248,7 @@ class SlotsStep:
         state = self._rows[row]
         self._save(row, state.length)
         del self._rows[row]
+        self._reserved -= state.reserved
         self._at[state.slot] = None
         self._memory.free(state.slot)
 
@@ -260,7 +261,7 @@ class SlotsStep:
 
     def usage(self) -> float:
         """Share of the tokens' memory that rows have reserved."""
-        return self._reserved() / self._budget
+        return self._reserved / self._budget
 
     def warm_up(self) -> None:
         """Run a piece of a prompt and a full batch of answers: the first run of all lays the weights out for the kernels."""
