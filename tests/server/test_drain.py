@@ -2,15 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
+import orjson
 import pytest
+from grpc import aio
 from mlserver.grpc import dataplane_pb2 as pb
 
 from server.raw import connected
-from server.running import Running, bounded, running, until
+from server.running import PATIENCE, Running, bounded, running, until
 from server.test_grpc import MLSERVER, STREAM, asked, triton
 from server.test_v2_rest import INFER, events, tensor
 
@@ -151,3 +153,51 @@ async def test_after_the_end_nothing_is_taken() -> None:
                 with pytest.raises(httpx.ConnectError):
                     await fresh.get(url)
         assert run.toy.gate.stopped
+
+
+@pytest.mark.parametrize("lame_duck", [0.0, 0.1, 0.2])
+async def test_an_end_in_the_middle_of_traffic_truncates_nothing(lame_duck: float) -> None:
+    """Clients that ask on and on: each request is whole, or was refused before its first byte."""
+    words = "a b c d e f g h"
+    whole = "".join(f"{word} " for word in words.split())
+    async with running() as run:
+        answers: list[str] = []
+        broken: list[str] = []
+
+        async def rest(path: str, read: Callable[[bytes], str]) -> None:
+            while True:
+                began = False
+                try:
+                    client = httpx.AsyncClient(base_url=run.rest, timeout=PATIENCE)
+                    async with client, client.stream("POST", path, json={"text_input": words}) as reply:
+                        began = True
+                        answers.append(read(await reply.aread()))
+                except httpx.TransportError as error:
+                    broken.extend([repr(error)] if began or isinstance(error, httpx.TimeoutException) else [])
+                    return
+
+        async def grpc() -> None:
+            while True:
+                got: list[bytes] = []
+                try:
+                    async for message in run.channel.stream_stream(STREAM)(_one(asked(words).SerializeToString())):
+                        got.append(message)  # noqa: PERF401  # what came before an error counts
+                except aio.AioRpcError as error:
+                    broken.extend([repr(error)] if got or error.code().name != "UNAVAILABLE" else [])
+                    return
+                answers.append("".join(triton(message)[1].outputs[0].contents.bytes_contents[0].decode() for message in got))
+
+        def joined(body: bytes) -> str:
+            return "".join(event["text_output"] for event in events(body.decode()))
+
+        def unary(body: bytes) -> str:
+            return orjson.loads(body)["text_output"] + " "
+
+        kinds = [rest("/v2/models/toy/generate", unary), rest("/v2/models/toy/generate_stream", joined), grpc()]
+        clients = [asyncio.create_task(kind) for kind in kinds]
+        await until(lambda: len(answers) > 20)
+        leaving = run.leave(lame_duck=lame_duck)
+        await bounded(asyncio.gather(*clients))
+        await bounded(leaving)
+
+        assert (set(answers), broken) == ({whole}, [])

@@ -132,6 +132,14 @@ async def test_the_hosts_environment_is_not_overruled_in_silence(monkeypatch: py
             pass
 
 
+async def test_an_environment_the_host_cannot_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service called mlserver-http would put this into every pod: one line that names it."""
+    monkeypatch.setenv("MLSERVER_HTTP_PORT", "tcp://10.0.0.1:80")
+    with pytest.raises(StartError, match=r"MLSERVER_HTTP_PORT.: unset them"):
+        async with running():
+            pass
+
+
 async def test_a_foreign_runtimes_handlers_work() -> None:
     """Handlers that FastAPI must fill are left to it; its refusals have our shape."""
     async with running(loaded=False) as run:
@@ -139,6 +147,8 @@ async def test_a_foreign_runtimes_handlers_work() -> None:
         assert (await run.client.get("/foreign/a?times=3")).json() == {"name": "aaa"}
         wrong = await run.client.get("/foreign/a?times=x")
         assert (wrong.status_code, wrong.json()) == (400, {"error": "the request is not as this path wants it"})
+        run.server.catalog.all()[0].ready = False
+        assert (await run.client.get("/foreign/a")).json() == {"error": "model foreign is loading"}
 
 
 async def test_the_admin_switch_opens_the_repository() -> None:

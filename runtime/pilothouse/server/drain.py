@@ -19,8 +19,8 @@ FLUSH_SECONDS = 0.5  # for a last error to reach its client
 UNLOAD_SECONDS = 1.0
 
 
-async def leave(server: "PilothouseServer", *, lame_duck_seconds: float, drain_seconds: float) -> None:
-    """Stop `server`; returns within the two times and two seconds, whatever its clients do."""
+async def leave(server: "PilothouseServer", *, lame_duck_seconds: float, drain_seconds: float) -> bool:
+    """Stop `server`; returns within the two times and two seconds, whatever its clients do. Whether its models ended, too."""
     server.health.phase = Phase.LEAVING
     if lame_duck_seconds:
         await asyncio.sleep(lame_duck_seconds)
@@ -28,17 +28,19 @@ async def leave(server: "PilothouseServer", *, lame_duck_seconds: float, drain_s
     await server.rest.stop()
     rest = server.tasks[0]
     calls = asyncio.create_task(server.grpc.stop(drain_seconds + 10))
+    unloaded = True
     if not await _within(drain_seconds, rest, calls):
         log.warning("draining: time is up with %d REST requests; ending what still runs", server.rest.busy)
         # An engine that stops ends its answers with an error each, which their clients may still read.
-        await _within(UNLOAD_SECONDS, asyncio.create_task(server.unload()))
+        unloaded = await _within(UNLOAD_SECONDS, asyncio.create_task(server.unload()))
         await _within(FLUSH_SECONDS, rest, calls)
         server.rest.cut()
         await _within(FLUSH_SECONDS, rest, calls, asyncio.create_task(server.grpc.stop(None)))
     else:
-        await _within(UNLOAD_SECONDS, asyncio.create_task(server.unload()))
+        unloaded = await _within(UNLOAD_SECONDS, asyncio.create_task(server.unload()))
     server.metrics_server.stop()
     await _within(FLUSH_SECONDS, *server.tasks)
+    return unloaded
 
 
 async def _within(seconds: float, *tasks: "asyncio.Task[None]") -> bool:

@@ -50,8 +50,6 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
             return
         call = Call(id=request_id(header(scope, b"x-request-id")), protocol=protocol_of(scope["path"]))
         calls.begin(call)

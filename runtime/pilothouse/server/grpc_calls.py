@@ -36,6 +36,8 @@ STATUS_ERRORS = ("triton_grpc_error", "true")
 """Triton's metadata of a caller who wants a stream's error as its status, which ends the stream."""
 WANTS_FINAL = "triton_enable_empty_final_response"
 
+SETTLE_SECONDS = 0.1
+
 _PROBES = frozenset({"ServerLive", "ServerReady"})
 _ANSWERS = frozenset({"ModelInfer", "ModelStreamInfer"})
 
@@ -163,6 +165,8 @@ class Calls:
         closed = asyncio.ensure_future(self._health.closed())
         try:
             await asyncio.wait({read, closed}, return_when=asyncio.FIRST_COMPLETED)
+            if not read.done():  # what was sent before the end is still read
+                await asyncio.wait({read}, timeout=SETTLE_SECONDS)
             return read.result() if read.done() else None
         finally:
             read.cancel()

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import uvicorn
+from fastapi import Depends
 from fastapi.exceptions import RequestValidationError
 from mlserver import MLModel
 from mlserver.errors import MLServerError
@@ -41,6 +42,8 @@ from pilothouse.settings import Settings
 _READINESS = frozenset({"/ping", "/health"})
 _FREE = frozenset({"/version"})  # answered whatever the model's state
 
+SETTLE_SECONDS = 0.1
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -59,6 +62,19 @@ class QuietServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, once the requests that have already arrived are read: it would close their connections as resting ones."""
+        loop = asyncio.get_running_loop()
+        for listening in [listening for server in self.servers for listening in server.sockets]:
+            loop.remove_reader(listening.fileno())
+        # asyncio forgets a connection that it has accepted and not yet handed over when its server closes: the client would hang.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(SETTLE_SECONDS)
+        await super().shutdown(sockets)
 
     async def main_loop(self) -> None:
         # Its own would wake ten times a second; a tick of ten is what renews the Date header.
@@ -137,7 +153,8 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
                 gate = self._gate(model, custom.rest_path, method)
                 self._app.router.routes.append(TemplateRoute(custom.rest_path, gate, methods=[custom.rest_method]))
             else:
-                self._app.add_api_route(custom.rest_path, method, methods=[custom.rest_method])
+                gates = [Depends(self._demand(model, custom.rest_path))]
+                self._app.add_api_route(custom.rest_path, method, methods=[custom.rest_method], dependencies=gates)
         self._custom[id(model)] = [route for route in self._app.router.routes if route not in before]
         return model
 
@@ -147,15 +164,25 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         return model
 
     def _gate(self, model: MLModel, path: str, handler: Handler) -> Handler:
+        demand = self._demand(model, path)
+
         async def gated(request: Request) -> Response:
+            await demand()
+            return await handler(request)
+
+        return gated
+
+    def _demand(self, model: MLModel, path: str) -> Callable[[], Awaitable[None]]:
+        """Raises `NotReady` where this path needs a model that can answer, or a server that takes traffic."""
+
+        async def demand() -> None:
             if path in _READINESS:
                 if reason := self._health.unready():
                     raise NotReady(reason)
             elif path not in _FREE:
                 self._catalog.demand(model)
-            return await handler(request)
 
-        return gated
+        return demand
 
     # -- life ------------------------------------------------------------------------------------------------------------------
 

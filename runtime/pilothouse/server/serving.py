@@ -95,7 +95,7 @@ def host(
     finally:
         asked.ignore(loop)
         _close(loop)
-    _end_threads(before, code)
+    _end_threads(before, code, clean=asked.clean)
     return code
 
 
@@ -135,13 +135,12 @@ async def _live(
         if loading.done():
             lame_duck, drain_seconds = settings.lame_duck_seconds, settings.drain_seconds
             log.info("draining: not ready for %g s, then up to %g s for what runs", lame_duck, drain_seconds)
-            await drain.leave(server, lame_duck_seconds=lame_duck, drain_seconds=drain_seconds)
+            asked.clean = await drain.leave(server, lame_duck_seconds=lame_duck, drain_seconds=drain_seconds)
         return OK
     finally:
-        loading.cancel()
         stop.cancel()
         if not server.health.leaving:
-            await drain.leave(server, lame_duck_seconds=0, drain_seconds=0)
+            asked.clean = await drain.leave(server, lame_duck_seconds=0, drain_seconds=0) and loading.done()
 
 
 async def _load(server: "PilothouseServer", models: Models) -> None:
@@ -166,6 +165,7 @@ class _Asked:
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
+        self.clean = True  # no load and no engine was left behind in its thread
         self._early = False
         self._main = threading.current_thread() is threading.main_thread()
         for number in SIGNALS if self._main else ():
@@ -214,13 +214,13 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-def _end_threads(before: set[threading.Thread], code: int) -> None:
-    """Threads that can't be ended (a load or an engine that hangs) must not keep the process."""
+def _end_threads(before: set[threading.Thread], code: int, *, clean: bool) -> None:
+    """End the process here if a thread would keep it, or would be torn out of a library's code by the interpreter's own end."""
     deadline = time.monotonic() + 0.5
     ours = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
     for thread in ours:
         thread.join(max(0.0, deadline - time.monotonic()))
-    if any(thread.is_alive() for thread in ours):
+    if not clean or any(thread.is_alive() for thread in ours):
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
