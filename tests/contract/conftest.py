@@ -44,10 +44,20 @@ def servers() -> Iterator[Servers]:
     all_of.close()
 
 
-def _kinds() -> list[object]:
+def _models() -> list[object]:
     if "PILOTHOUSE_URL" in os.environ:
         return ["elsewhere"]
-    return ["onnx", pytest.param("transformers", marks=pytest.mark.transformers), "scripted"]
+    return ["onnx", pytest.param("transformers", marks=pytest.mark.transformers)]
+
+
+def _kinds() -> list[object]:
+    return _models() if "PILOTHOUSE_URL" in os.environ else [*_models(), "scripted"]
+
+
+@pytest.fixture(scope="session", params=_models())
+def trained(request: pytest.FixtureRequest, servers: Servers) -> checks.Target:
+    """Each real model in turn: what it knows, it knows on every engine."""
+    return servers[request.param]
 
 
 @pytest.fixture(scope="session", params=_kinds())
