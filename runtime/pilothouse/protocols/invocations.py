@@ -97,7 +97,7 @@ def _params(fields: Fields, limits: Limits) -> dict[str, Any]:
     shared = ChatRequest(prompt="any", guide=guide(given, limits), **options(given, limits))
     given.finish(hints=HINTS)
     limits.check(shared)  # also what every row overrides
-    return values
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _chat(fields: Fields, params: dict[str, Any], limits: Limits) -> Invocation:

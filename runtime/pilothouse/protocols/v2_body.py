@@ -43,7 +43,7 @@ def generate_request(body: Any, *, streamed: bool) -> InferenceRequest:
         options = parameters.left()
         if not streamed and options.get("n") not in (None, 1, "1"):
             raise Unsupported("parameters.n must be 1: text_output is one text; post tensors to infer for several", field="parameters.n")
-        found["parameters"] = Parameters(**options)
+        found["parameters"] = _typed(parameters)
     return InferenceRequest(**_set(found))
 
 
@@ -76,8 +76,11 @@ def _output(fields: Fields) -> RequestOutput:
 
 def _parameters(fields: Fields) -> Parameters | None:
     given = fields.object("parameters")
-    if given is None:
-        return None
+    return None if given is None else _typed(given)
+
+
+def _typed(given: Fields) -> Parameters:
+    """As MLServer's type, which knows two of them and takes any other."""
     values = given.left()
     given.text("content_type")
     given.object("headers")

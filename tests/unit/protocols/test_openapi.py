@@ -252,6 +252,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], Callable[[Any], Any]]] = {
     "CompletionRequest": (COMPLETIONS, lambda body: openai.completion(body, LIMITS)),
     "InferenceRequest": (TENSORS, lambda body: (v2.requests(inference_request(body), LIMITS), wanted(body))),
     "GenerateRequest": (GENERATED, lambda body: v2.requests(generate_request(body, streamed=False), LIMITS)),
+    "GenerateStreamRequest": (GENERATED, lambda body: v2.requests(generate_request(body, streamed=True), LIMITS)),
     "InvocationRequest": (INVOKED, lambda body: invocation(json.dumps(body).encode(), "", LIMITS)),
 }
 

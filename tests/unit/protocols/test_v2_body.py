@@ -103,6 +103,18 @@ def test_a_generate_body_is_the_same_request(limits: Limits) -> None:
             "parameters.stream is false: post to generate, or leave it out",
             "parameters.stream",
         ),
+        (
+            {"text_input": "a", "parameters": {"headers": [None]}},
+            False,
+            "parameters.headers must be an object, not a list",
+            "parameters.headers",
+        ),
+        (
+            {"text_input": "a", "parameters": {"content_type": 7}},
+            True,
+            "parameters.content_type must be a string, not an integer",
+            "parameters.content_type",
+        ),
     ],
 )
 def test_a_wrong_generate_body_is_refused(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from pilothouse.protocols.openapi.schemas import COUNT, TEXT, Schema, ref
+from pilothouse.protocols.openapi.schemas import COUNT, TEXT, Schema, events, ref
 from pilothouse.protocols.sse import MEDIA_TYPE as EVENTS
 from pilothouse.protocols.v2_binary import HEADER
 from pilothouse.protocols.v2_binary import MEDIA_TYPE as BINARY
@@ -25,6 +25,8 @@ MEANING = {
     503: "Loading, draining, or the engine is being restarted.",
     504: "The request ran longer than the server's limit.",
 }
+HEAD_AND_BYTES = """An InferenceRequest as JSON, where a tensor may have `"parameters": {"binary_data_size": n}` in place of its data; then the bytes of
+each such tensor, in order."""
 RETRYABLE = (429, 503)
 SHAPES = {"OpenAI": "OpenAIError", "V2": "V2Error", "MLflow": "MLflowError"}
 ANY = (401, 403, 405, 431, 500, 503)
@@ -119,7 +121,7 @@ def _model_ready(name: str) -> dict[str, Any]:
 
 def _openai(name: str, summary: str, asked: str, whole: str, event: str) -> dict[str, Any]:
     stream = f"With stream true: events of {event}, an OpenAIError where one broke, then `[DONE]`."
-    good = _good(stream, **{JSON: ref(whole), EVENTS: TEXT | {"description": stream}})
+    good = _good(stream, **{JSON: ref(whole), EVENTS: events(ref(event), ref("OpenAIError"), done=True)})
     return _operation("OpenAI", name, summary, _answers("OpenAI", good, ASKING), requestBody=_body(**{JSON: ref(asked)}))
 
 
@@ -133,7 +135,7 @@ def _invocations() -> dict[str, Any]:
     stream = (
         "A chat, predictions, or, for a chat with stream true, events of ChatCompletionChunk, a MLflowError where one broke, then `[DONE]`."
     )
-    good = _good(stream, **{JSON: ref("InvocationAnswer"), EVENTS: TEXT})
+    good = _good(stream, **{JSON: ref("InvocationAnswer"), EVENTS: events(ref("ChatCompletionChunk"), ref("MLflowError"), done=True)})
     table = TEXT | {"description": "A header line with a column prompt, then a row for each."}
     return _operation(
         "MLflow",
@@ -150,12 +152,15 @@ def _plain(name: str, summary: str, statuses: Iterable[int], *, open_: bool = Tr
 
 
 def _v2(name: str, summary: str, *, streamed: bool) -> dict[str, Any]:
-    asked: Schema = {"anyOf": [ref("InferenceRequest"), ref("GenerateRequest")]}
-    told: Schema = {"anyOf": [ref("InferenceResponse"), ref("GenerateResponse")]}
+    asked: Schema = {"anyOf": [ref("InferenceRequest"), ref("GenerateStreamRequest" if streamed else "GenerateRequest")]}
+    whole, short = ref("InferenceResponse"), ref("GenerateResponse")
     if streamed:
-        good = _good("Events of the same form as the answer; an error is the last event.", **{EVENTS: TEXT})
+        good = _good(
+            "Events of the same form as the answer; an error is the last event.",
+            **{EVENTS: events(whole, short, ref("V2Error"), done=False)},
+        )
     else:
-        good = _good("In the form that was asked in.", **{JSON: told, BINARY: TEXT})
+        good = _good("In the form that was asked in.", **{JSON: {"anyOf": [whole, short]}, BINARY: TEXT})
         good["headers"] = {HEADER: {"schema": COUNT, "description": "Where the JSON ends and binary tensors begin."}}
     header = {"name": HEADER, "in": "header", "schema": COUNT, "description": "Where the JSON ends, with binary tensors after it."}
     return _operation(
@@ -164,5 +169,5 @@ def _v2(name: str, summary: str, *, streamed: bool) -> dict[str, Any]:
         summary,
         _answers("V2", good, ASKING),
         parameters=[header],
-        requestBody=_body(**{JSON: asked, BINARY: TEXT | {"description": "JSON, and binary tensors after it."}}),
+        requestBody=_body(**{JSON: asked, BINARY: TEXT | {"description": HEAD_AND_BYTES}}),
     )

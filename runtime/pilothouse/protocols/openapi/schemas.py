@@ -60,3 +60,11 @@ def given(**fields: Schema) -> Schema:
 
 def implies(condition: Schema, then: Schema) -> Schema:
     return {"if": condition, "then": then}
+
+
+def events(*kinds: Schema, done: bool) -> Schema:
+    """One event of a stream, as tools read OpenAPI 3.1 for text/event-stream: its data are the JSON of one of `kinds`; with `done`, the
+    last event's are `[DONE]`."""
+    told: Schema = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": list(kinds)}}
+    data = {"if": fixed("[DONE]"), "else": told} if done else told
+    return {"type": "object", "required": ["data"], "properties": {"data": data}}

@@ -1,16 +1,16 @@
 """Schemas of V2's requests, and Triton's short form of them."""
 
+from typing import Any
+
 from pilothouse.protocols.limits import Limits
 from pilothouse.protocols.openapi.chats import options
 from pilothouse.protocols.openapi.schemas import (
     ANYTHING,
     BOOLEAN,
-    COUNT,
     NULL,
     TEXT,
     Schema,
     fixed,
-    given,
     integer,
     items,
     maybe,
@@ -34,8 +34,14 @@ def tensors(limits: Limits) -> dict[str, Schema]:
             "patternProperties": TRITON,
             "additionalProperties": False,
         },
-        "GenerateRequest": thing({"text_input": text(1)}, settable({"id": TEXT, "parameters": ref("InferenceParameters")})),
+        "GenerateRequest": _generate(allOf=[ref("InferenceParameters")], properties={"n": maybe(fixed(1))}),
+        "GenerateStreamRequest": _generate(allOf=[ref("InferenceParameters")]),
     }
+
+
+def _generate(**parameters: Any) -> Schema:
+    """Triton's form; `generate` has room for one text, a stream's events say which choice they are of."""
+    return thing({"text_input": text(1)}, settable({"id": TEXT, "parameters": parameters}))
 
 
 def _v2_options(limits: Limits) -> dict[str, Schema]:
@@ -54,12 +60,10 @@ def _v2_options(limits: Limits) -> dict[str, Schema]:
 
 def _inference(limits: Limits) -> Schema:
     def tensor(name: str, shape: Schema, data: Schema) -> Schema:
-        about = {"content_type": {"enum": ["str", "pd_json"]}, "headers": NULL, "binary_data_size": COUNT}
+        about = {"content_type": {"enum": ["str", "pd_json"]}, "headers": {"type": "object"}}
         return thing(
-            {"name": fixed(name), "datatype": fixed("BYTES"), "shape": shape},
-            {"data": data, "parameters": maybe(thing({}, settable(about)))},
-            oneOf=[given(data={"type": "array"}), given(parameters=given(binary_data_size=COUNT))],
-            description="Its data, or, after the JSON, as many bytes as binary_data_size says.",
+            {"name": fixed(name), "datatype": fixed("BYTES"), "shape": shape, "data": data},
+            {"parameters": maybe(thing({}, settable(about)))},
         )
 
     def kinds(name: str, most: int) -> list[Schema]:
