@@ -2,7 +2,7 @@
 
 import pytest
 
-from pilothouse.engines.base import Work
+from pilothouse.engines.base import Logits, Work
 from pilothouse.engines.blocks import BLOCK
 from pilothouse.engines.paged import PagedStep
 from pilothouse.models import pocket
@@ -41,3 +41,32 @@ def test_keys_and_values_of_8_bits_hold_more_and_promise_less() -> None:
     assert tokens == list(answer(KNOWN[0][1])[:8])
     half.close()
     full.close()
+
+
+@pytest.mark.parametrize("company", [1, 2, 7])
+def test_logits_are_the_same_to_the_last_bit_in_any_company(company: int) -> None:
+    """One token alone goes through the kernels of several: far past its end, where nothing is sure, a row's logits don't depend on others."""
+    engine = PagedStep(pocket.FOLDER, threads=2, rows=8, context=512, kv_memory_bytes=64 << 20, prefix_cache=False)
+    prompt = list(range(100, 130))
+
+    def answer(rows: int, piece: int) -> list[Logits]:
+        for row in range(rows):
+            engine.admit(row, prompt, "")
+            for at in range(0, len(prompt), piece):
+                part = prompt[at : at + piece]
+                engine.extend(row, len(part))
+                logits = engine.step([Work(row, part, 1)]).copy()
+        seen = [logits[0]]
+        for _ in range(60):
+            token = int(seen[-1].argmax())
+            for row in range(rows):
+                engine.extend(row, 1)
+            seen.append(engine.step([Work(row, [token], 1) for row in range(rows)])[0].copy())
+        for row in range(rows):
+            engine.withdraw(row)
+        return seen
+
+    alone = answer(1, len(prompt))
+    together = answer(1 + company, 7)
+
+    assert [int((a != b).sum()) for a, b in zip(alone, together, strict=True)] == [0] * 61

@@ -76,7 +76,7 @@ class PagedStep:
             "prefix_cache": prefix_cache, "prefix_isolation": prefix_isolation, "original": original,
         }  # fmt: skip
         self._rows = Rows(**self._table)
-        self._batch = _Batch(compiled, self.tokens_per_step, rows, self._rows.tables.shape[1])
+        self._batch = _Batch(compiled, self.tokens_per_step, rows, self._rows.tables.shape[1], scratch=self._kv.blocks)
         self._threads, self._precision, self._load_seconds = threads, kv_precision, time.perf_counter() - started
 
     def __repr__(self) -> str:
@@ -153,7 +153,7 @@ class PagedStep:
         self._request.infer(share_outputs=True)
         for item in work:
             self._rows.offer(item.row)
-        logits: Logits = self._request.get_output_tensor(0).data.reshape(wanted, self._vocabulary)
+        logits: Logits = self._request.get_output_tensor(0).data.reshape(-1, self._vocabulary)[:wanted]
         return logits
 
     def rollback(self, row: int, tokens: int) -> None:
@@ -206,7 +206,7 @@ class PagedStep:
 class _Caches:
     """The pool's memory, one tensor [blocks, kv heads, 32, head size] for the keys and one for the values of each layer.
 
-    Anonymous mappings: zeroed, as the kernels want it, and without cost until a block is used.
+    Anonymous mappings: zeroed, as the kernels want it, and without cost until a block is used. One block more than `blocks` belongs to no row.
     """
 
     def __init__(self, compiled: Any, memory: int, most: int) -> None:
@@ -221,8 +221,8 @@ class _Caches:
             )
         self._tensors = []
         for shape, size, (_, port) in zip(shapes, sizes, self._ports, strict=True):
-            memory_map = mmap.mmap(-1, self.blocks * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            array = np.frombuffer(memory_map, port.get_element_type().to_dtype()).reshape(self.blocks, *shape)
+            memory_map = mmap.mmap(-1, (self.blocks + 1) * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            array = np.frombuffer(memory_map, port.get_element_type().to_dtype()).reshape(self.blocks + 1, *shape)
             self._tensors.append(ov.Tensor(array, shared_memory=True))
 
     def bind(self, request: Any) -> None:
@@ -233,22 +233,28 @@ class _Caches:
 class _Batch:
     """The flat batch of one step, in arrays that are made once."""
 
-    def __init__(self, compiled: Any, tokens: int, rows: int, blocks: int) -> None:
+    def __init__(self, compiled: Any, tokens: int, rows: int, blocks: int, scratch: int) -> None:
+        """Room for `rows` rows of `blocks` blocks and `tokens` tokens; `scratch` is the block of no row."""
+        self._scratch = scratch
         self._ports = {name: next(x for x in compiled.inputs if x.get_any_name() == name) for name in paged_graph.FEEDS}
-        self._blocks = np.empty(rows * blocks, np.int32)
-        self._begins = np.zeros(rows + 1, np.int32)
-        self._block_begins = np.zeros(rows + 1, np.int32)
-        self._past = np.empty(rows, np.int32)
+        self._blocks = np.empty(rows * blocks + 1, np.int32)
+        self._begins = np.zeros(rows + 2, np.int32)
+        self._block_begins = np.zeros(rows + 2, np.int32)
+        self._past = np.empty(rows + 1, np.int32)
         self._longest = np.empty((), np.int32)
         self._counting = np.arange(self._blocks.size * BLOCK, dtype=np.int64)
         self._make(tokens)
         self._fed: dict[str, NDArray[Any]] = {}
 
     def _make(self, tokens: int) -> None:
-        self._ids, self._positions, self._wanted = (np.empty(tokens, np.int64) for _ in range(3))
+        self._ids, self._positions, self._wanted = (np.empty(max(2, tokens), np.int64) for _ in range(3))
 
     def fill(self, work: Sequence[Work], rows: Rows) -> int:
-        """Lay `work`, whose tokens are in `rows` already, out for the kernels; answers how many logits are wanted."""
+        """Lay `work`, whose tokens are in `rows` already, out for the kernels; answers how many logits are wanted.
+
+        One token alone would go through other kernels than several, with other last bits; so it gets a companion, in a block of nobody's,
+        and one wanted position is asked for twice. That costs a tenth of such a step and makes a row's answer the same in any company.
+        """
         total = sum(len(item.tokens) for item in work)
         if total > len(self._ids):
             self._make(total)
@@ -273,6 +279,13 @@ class _Batch:
             longest = max(longest, end)
         self._longest[()] = longest
         count = len(work)
+        if at == 1:
+            self._ids[1] = self._positions[1] = self._past[1] = 0
+            self._blocks[blocks] = self._scratch
+            at, blocks, count = 2, blocks + 1, 2
+            self._begins[2], self._block_begins[2] = at, blocks
+        if wanted == 1:
+            self._wanted[1] = self._wanted[0]
         self._fed = {
             "input_ids": self._ids[:at],
             "position_ids": self._positions[:at],
@@ -280,7 +293,7 @@ class _Batch:
             "subsequence_begins": self._begins[: count + 1],
             "block_indices": self._blocks[:blocks],
             "block_indices_begins": self._block_begins[: count + 1],
-            "wanted": self._wanted[:wanted],
+            "wanted": self._wanted[: 2 if wanted == 1 else wanted],
             "max_context_len": self._longest,
         }
         return wanted
