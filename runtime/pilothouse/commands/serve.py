@@ -59,9 +59,11 @@ def run(args: argparse.Namespace) -> int:
 
     ports.demand_free(settings)
     # The model loads beside the imports: MLServer alone takes two seconds.
+    from pilothouse.metrics import Metrics
     from pilothouse.models import loading
 
-    model = loading.begin(settings)
+    metrics = Metrics()
+    model = loading.begin(settings, observer=loading.EngineObserver(queued=metrics.queued))
     from pilothouse.server import serving
 
     def ready(addresses: "Addresses") -> None:
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
             args.ready_file.write_text(json.dumps(addresses.as_dict()))
         print(welcome(addresses, model.result().sentence), flush=True)
 
-    return serving.serve(settings, model, on_ready=ready)
+    return serving.serve(settings, model, metrics=metrics, on_ready=ready)
 
 
 def welcome(addresses: "Addresses", sentence: str) -> str:

@@ -13,6 +13,7 @@ from pilothouse.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_INSTALL = {"onnx": "pip install 'pilothouse[onnx]'", "transformers": "pip install 'pilothouse[transformers]'"}
 ONNX_ENGINES = ("paged", "slots", "genai")
 
 
@@ -37,6 +38,10 @@ class Choice:
                     raise ModelError(f"{refusal}; set engine to auto") from None
                 self.reasons.append(str(refusal))
                 log.info("%s; trying the next engine", refusal)
+            except ModuleNotFoundError as missing:
+                if self.settings.engine == name or self.kind == "transformers":
+                    raise ModelError(f"engine {name} needs {missing.name}, which is not installed: {_INSTALL[self.kind]}") from None
+                self.reasons.append(f"the {name} engine needs {missing.name}, which is not installed")
         raise ModelError(f"no engine can carry the model in {self.folder}: {'; '.join(self.reasons)}")
 
     def _candidates(self) -> tuple[str, ...]:

@@ -140,8 +140,7 @@ def _verified(resolved: Resolved) -> str | None:
 class EngineObserver:
     """What the engine's thread tells of itself."""
 
-    queued: Callable[[float], None] = lambda seconds: None
-    cancelled: Callable[[], None] = lambda: None
+    queued: Callable[[float], None] = lambda seconds: None  # seconds that a job waited
 
 
 def _engine(loaded: Loaded, tokenizer: Tokenizer, observer: EngineObserver) -> Engine:
@@ -168,7 +167,6 @@ def _engine(loaded: Loaded, tokenizer: Tokenizer, observer: EngineObserver) -> E
         request_seconds=settings.request_seconds,
         speculation=settings.speculation,
         on_queue=observer.queued,
-        on_cancel=observer.cancelled,
         on_failure=_log_failure,
     )
 

@@ -60,7 +60,7 @@ def _v2_options(limits: Limits) -> dict[str, Schema]:
 
 def _inference(limits: Limits) -> Schema:
     def tensor(name: str, shape: Schema, data: Schema) -> Schema:
-        about = {"content_type": {"enum": ["str", "pd_json"]}, "headers": {"type": "object"}}
+        about: dict[str, Schema] = {"content_type": {"enum": ["str", "pd_json"]}, "headers": {"type": "object"}}
         return thing(
             {"name": fixed(name), "datatype": fixed("BYTES"), "shape": shape, "data": data},
             {"parameters": maybe(thing({}, settable(about)))},
