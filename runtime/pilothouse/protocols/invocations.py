@@ -141,8 +141,12 @@ def _row(fields: Fields, limits: Limits) -> ChatRequest:
         raise Unsupported(
             f"{fields.path('stream')} is not supported: only a top-level messages body is streamed", field=fields.path("stream")
         )
+    # A table of both kinds of row has both columns, one of them empty in each row.
     if "messages" in fields:
+        if "prompt" not in fields:
+            fields.take("prompt")
         return _conversation(fields, limits)
+    fields.take("messages")
     fields.refuse(ROW_REFUSED)
     request = ChatRequest(prompt=fields.need_text("prompt"), guide=guide(fields, limits), **options(fields, limits))
     if request.n != 1:

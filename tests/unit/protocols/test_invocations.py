@@ -47,6 +47,7 @@ def asked(body: Any, limits: Limits) -> Invocation:
         ({"dataframe_split": {"columns": ["messages", "max_tokens"], "data": [[ASK, None]]}}, (HI,)),
         ({"inputs": None, "prompt": "a", "params": None}, (A,)),
         ({"inputs": [{"messages": ASK}], "params": {"echo": None, "seed": None}}, (HI,)),
+        ({"dataframe_records": [{"prompt": "a", "messages": None}, {"prompt": None, "messages": ASK}]}, (A, HI)),
     ],
 )
 def test_every_form_of_rows(limits: Limits, body: dict[str, Any], expected: tuple[ChatRequest, ...]) -> None:
