@@ -66,6 +66,7 @@ QUESTIONS: dict[str, Question] = {
     # sampling
     "default temperature": ask(temperature=None, seed=3),
     "temperature": ask(temperature=1.7, seed=5),
+    "next to greedy": ask(temperature=5e-324, seed=1, top_p=5e-324, min_p=1),
     "hottest": ask(temperature=2, seed=-1),
     "top_p": ask(**HOT, top_p=0.4),
     "top_k": ask(**HOT, top_k=3),
@@ -74,6 +75,7 @@ QUESTIONS: dict[str, Question] = {
     "largest seed": ask(temperature=1.3, seed=2**63 - 1),
     "smallest seed": ask(temperature=1.3, seed=-(2**63)),
     "repetition penalty": ask(repetition_penalty=1.4),
+    "least repetition penalty": ask(repetition_penalty=0.01),
     "presence penalty": ask(presence_penalty=1.5),
     "frequency penalty": ask(frequency_penalty=-1.5),
     "all penalties, hot": ask(**HOT, repetition_penalty=1.1, presence_penalty=0.5, frequency_penalty=0.25),
@@ -116,6 +118,7 @@ REFUSED: dict[str, tuple[Question, str]] = {
     "long stop": (ask(stop=["x" * 300]), "stop"),
     "many stops": (ask(stop=["x"] * 17), "stop"),
     "repetition penalty": (ask(repetition_penalty=0), "repetition_penalty"),
+    "repetition penalty that divides by nothing": (ask(repetition_penalty=5e-324), "repetition_penalty"),
     "presence penalty": (ask(presence_penalty=-2.5), "presence_penalty"),
     "logit bias": (ask(logit_bias={"300": 101}), "logit_bias"),
     "logit bias of no token": (ask(logit_bias={"99999999": 1}), "logit_bias"),

@@ -38,7 +38,7 @@ SAMPLING: Mapping[str, Bound] = {
     "temperature": Bound(0, 2),
     "top_p": Bound(0, 1, open=True),
     "min_p": Bound(0, 1),
-    "repetition_penalty": Bound(0, 2, open=True),
+    "repetition_penalty": Bound(0.01, 2),  # logits are divided by it: next to 0 they would be no numbers, and break every row of the step
     "presence_penalty": Bound(-2, 2),
     "frequency_penalty": Bound(-2, 2),
 }
