@@ -11,7 +11,7 @@ import pytest
 from support.cluster import FULL, SMALL, Release, Space, until
 
 RATE = 20.0  # requests a second, of four kinds in turn
-LEAST = 3000 if FULL else 1500
+LEAST = 6000 if FULL else 3000
 IMAGE = "pilothouse:0.1.0-onnx"
 SCRIPT = Path(__file__).with_name("prober.py")
 
