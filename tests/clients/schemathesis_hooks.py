@@ -21,8 +21,9 @@ BEYOND = (
     "is not valid Unicode",
     "min_tokens must be between",
     "n must be 1: a row has one prediction",
-    "must be an integer, not a number",  # 1.0, an integer to JSON Schema
+    ", not a number",  # 1.0, an integer to JSON Schema
     "tools are not supported",
+    "which can't guide an answer",
 )
 """Refusals of bodies that fit their schema: fields that must agree, this model's own bounds. Everything else that fits must be accepted."""
 
