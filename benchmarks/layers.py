@@ -1,0 +1,195 @@
+"""What each layer of serving costs over the bare engine loop: text, OpenAI's SSE, V2's REST stream and gRPC's stream.
+
+    scripts/bench-layers [--model FOLDER | pocket | scripted:MILLISECONDS] [--clients 1 8 32] [--blocks 5] [--json FILE]
+
+A bare loop and a server run in two processes on the same model, and every arm answers as many prompts of the same length with the same number of
+tokens. Blocks go through the arms in turn and back (ABBA), so that a neighbour on the machine hits all of them; ratios are of one block. CPU time
+is that of the server's process, the bare loop's subtracted. `others` is the CPU that none of our processes used: where it is high, the numbers
+are the neighbours'.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from layers_children import folder_of
+from streams import Asked, over_grpc, over_http
+
+from pilothouse.chat.tokenizer import Tokenizer
+
+ARMS = ("bare loop", "+ text", "+ OpenAI SSE", "+ V2 REST stream", "+ gRPC stream")
+FIRST_WORD, LAST_WORD = 300, 2000  # ids between are whole words in every model used here
+
+
+class Child:
+    """A process that obeys JSON lines."""
+
+    def __init__(self, kind: str, model: str, rows: int) -> None:
+        settings = {"ROWS": rows, "QUEUE": 1024, "SPECULATION": "false", "LOG_LEVEL": "warning", "PAGE": "false"}
+        ports = {"REST_PORT": 0, "GRPC_PORT": 0, "METRICS_PORT": 0}
+        environment = {**os.environ, **{f"PILOTHOUSE_{name}": str(value) for name, value in (settings | ports).items()}}
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("layers_children.py")), kind, model]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.greeting = self._hear()
+
+    def ask(self, command: Any) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return self._hear()
+
+    def _hear(self) -> Any:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(("{", "[")) or line[:1].isdigit():
+                return json.loads(line)
+        raise SystemExit(f"a child ended with {self.process.wait()}")
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
+def prompts(tokenizer: Tokenizer, count: int, words: int, seed: int) -> list[str]:
+    """Texts of the model's own words, none like another: no prefix is shared."""
+    chance = random.Random(seed)
+    ids = [[chance.randrange(FIRST_WORD, min(tokenizer.size, LAST_WORD)) for _ in range(words)] for _ in range(count)]
+    return [tokenizer.decode(one) for one in ids]
+
+
+def busy() -> float:
+    """CPU seconds that this machine has worked so far, in all processes."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _, _, irq, softirq, *_ = (int(field) for field in fields)
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def run(arm: str, bare: Child, served: Child, asked: Asked, texts: list[str], clients: int) -> dict[str, float]:
+    """One measurement of one arm."""
+    command = {"prompts": texts, "clients": clients, "tokens": asked.tokens}
+    ours, all_of, began = time.process_time(), busy(), time.perf_counter()
+    if arm == "bare loop":
+        told = bare.ask(command)
+    elif arm == "+ text":
+        told = served.ask(command)
+    else:
+        cpu = served.ask("cpu")
+        sent = time.perf_counter()
+        if arm == "+ gRPC stream":
+            firsts = asyncio.run(over_grpc(served.greeting["grpc"], asked, texts, clients))
+        else:
+            firsts = asyncio.run(over_http(served.greeting["rest"], asked, "chat" if "SSE" in arm else "v2", texts, clients))
+        told = {"seconds": time.perf_counter() - sent, "firsts": firsts, "cpu": served.ask("cpu") - cpu}
+    wall, tokens = time.perf_counter() - began, len(texts) * asked.tokens
+    client = time.process_time() - ours
+    others = max(0.0, busy() - all_of - told["cpu"] - client)
+    return {
+        "tokens_per_second": tokens / told["seconds"],
+        "ttft_p50_ms": statistics.median(told["firsts"]) * 1000,
+        "cpu_us_per_token": told["cpu"] / tokens * 1e6,
+        "client_cpu_share": client / wall,
+        "others_cpu_share": others / wall,
+    }
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every arm, at every number of clients, in every block."""
+    tokenizer = Tokenizer.from_folder(folder_of(args.model))
+    rows = args.rows or max(args.clients)
+    children = [Child("bare", args.model, rows), Child("served", args.model, rows)]
+    bare, served = children
+    found = []
+    try:
+        asked = Asked(served.greeting["model"], args.tokens)
+        asked.grpc("its messages are imported here")
+        for block in range(-1, args.blocks):  # one before the first, to warm up
+            for clients in args.clients:
+                for arm in ARMS if block % 2 == 0 else reversed(ARMS):
+                    seed = (block + 1) * 10_000 + clients * 10 + ARMS.index(arm)
+                    texts = prompts(tokenizer, clients * args.requests, args.words, seed)
+                    told = run(arm, bare, served, asked, texts, clients)
+                    if block >= 0:
+                        found.append({"block": block, "clients": clients, "arm": arm, **told})
+            if block >= 0:
+                print(f"block {block + 1} of {args.blocks}", file=sys.stderr, flush=True)
+    finally:
+        for child in children:
+            child.end()
+    return found
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Medians and ranges over blocks, every arm against the bare loop of its own block."""
+    rows = []
+    for clients in sorted({one["clients"] for one in found}):
+        base = {one["block"]: one for one in found if one["clients"] == clients and one["arm"] == ARMS[0]}
+        for arm in ARMS:
+            mine = [(one, base[one["block"]]) for one in found if one["clients"] == clients and one["arm"] == arm]
+            rows.append(
+                {
+                    "clients": clients,
+                    "arm": arm,
+                    "tokens_per_second": spread([one["tokens_per_second"] for one, _ in mine]),
+                    "of_bare": spread([one["tokens_per_second"] / bare["tokens_per_second"] for one, bare in mine]),
+                    "ttft_over_bare_ms": spread([one["ttft_p50_ms"] - bare["ttft_p50_ms"] for one, bare in mine]),
+                    "cpu_us_over_bare": spread([one["cpu_us_per_token"] - bare["cpu_us_per_token"] for one, bare in mine]),
+                    "client_cpu_share": spread([one["client_cpu_share"] for one, _ in mine]),
+                    "others_cpu_share": spread([one["others_cpu_share"] for one, _ in mine]),
+                }
+            )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        f"{'clients':>7}  {'arm':<17} {'tokens/s':>9}  {'of bare':>22}  {'TTFT over bare, ms':>24}  {'CPU us/token':>22}  client  others"
+    ]
+    for row in rows:
+        told = [f"{row['clients']:>7}  {row['arm']:<17} {row['tokens_per_second']['median']:9.1f}"]
+        for name, form, width in (("of_bare", "{:.3f}", 22), ("ttft_over_bare_ms", "{:+.1f}", 24), ("cpu_us_over_bare", "{:.0f}", 22)):
+            value = row[name]
+            text = f"{form} ({form} to {form})".format(value["median"], value["least"], value["most"])
+            told.append(f"{'' if row['arm'] == ARMS[0] else text:>{width}}")
+        told.append(f"{row['client_cpu_share']['median']:6.0%}  {row['others_cpu_share']['median']:6.0%}")
+        lines.append("  ".join(told))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench-layers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="pocket", help="a model's folder, pocket, or scripted:MILLISECONDS of a step (default: pocket)")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--rows", type=int, default=0, help="the engine's rows (default: the most clients)")
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--words", type=int, default=32, help="of each prompt")
+    parser.add_argument("--requests", type=int, default=4, help="of each client in each measurement")
+    parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write everything there")
+    args = parser.parse_args()
+    found = measure(args)
+    rows = summary(found)
+    machine = {"cores": os.cpu_count(), "cpu": platform.processor() or platform.machine(), "python": platform.python_version()}
+    print(f"{args.model} on {machine['cores']} cores, {args.blocks} blocks, medians (least to most)")
+    print(table(rows))
+    if args.json:
+        shape = {name: value for name, value in vars(args).items() if name != "json"}
+        args.json.write_text(json.dumps({"machine": machine, "shape": shape, "rows": rows, "measurements": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The two processes that bench-layers compares: a bare engine loop, and a server. Each reads commands as JSON lines and answers in kind.
+
+python layers_children.py (bare | served) MODEL
+"""
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from pilothouse import settings as settings_room
+from pilothouse.answering import Answerer
+from pilothouse.chat.template import ChatTemplate
+from pilothouse.chat.tokenizer import Tokenizer
+from pilothouse.engines.base import Job, StepEngine
+from pilothouse.engines.bench import Bench
+from pilothouse.engines.entry import Entry
+from pilothouse.engines.faults import Faults
+from pilothouse.engines.ledger import Ledger
+from pilothouse.engines.plan import Limits
+from pilothouse.engines.scripted import ScriptedStep
+from pilothouse.engines.waiting import Waiting
+from pilothouse.messages import ChatRequest, Message, Sampling
+from pilothouse.models import loading, pocket, source
+from pilothouse.models.choosing import Choice
+from pilothouse.models.loading import Loaded
+from pilothouse.models.registry import Resolved
+from pilothouse.settings import Settings
+from support.scripted_loop import engine as scripted_engine
+
+CONTEXT = 4096
+
+
+def folder_of(model: str) -> Path:
+    """Where a model's tokenizer is; the scripted engine (`scripted:MILLISECONDS`) borrows the pocket model's."""
+    return pocket.FOLDER if model == "pocket" or model.startswith("scripted") else Path(model)
+
+
+def scripted_options(model: str, settings: Settings) -> dict[str, Any]:
+    """Steps of a fixed time, spent asleep."""
+    seconds = float(model.partition(":")[2] or 0) / 1000
+    return {"rows": settings.rows or 32, "context": CONTEXT, "tokens_per_step": 2048, "faults": Faults(delay_seconds=seconds)}
+
+
+def formula(tokens: Any, size: int) -> int:
+    """Any words will do, as long as they are cheap."""
+    return 300 + (int(tokens[-1]) * 31 + len(tokens)) % 1500
+
+
+class Bare:
+    """The loop of `engines.loop` without its text, its queues and its readers: plan, compute, account."""
+
+    def __init__(self, model: str, settings: Settings) -> None:
+        self.described = source.describe(folder_of(model))
+        self.tokenizer = Tokenizer.from_folder(self.described.tokenizer_folder, end_ids=self.described.end_ids)
+        template = ChatTemplate.from_folder(self.described.tokenizer_folder, self.tokenizer)
+        assert template is not None
+        self.template = template
+        engine: StepEngine
+        if model.startswith("scripted"):
+            engine = ScriptedStep(self.tokenizer.size, formula=formula, **scripted_options(model, settings))
+        else:
+            engine = Choice(settings, self.described.kind, self.described.folder, self.described.context or CONTEXT)()
+        self.bench = Bench(engine, self.tokenizer.size, None, _raise)
+        self.limits = Limits(
+            rows=min(engine.rows, engine.tokens_per_step),
+            context=engine.context,
+            tokens_per_step=engine.tokens_per_step,
+            sharing=engine.capabilities.prefix_cache,
+        )
+        self.bench.answer_once(self.limits, time.monotonic())
+
+    def run(self, prompts: list[str], clients: int, tokens: int) -> dict[str, Any]:
+        """Each of `clients` has its next prompt answered as soon as the last one is."""
+        jobs = deque(
+            Job(str(i), tuple(self.template.ids((Message("user", prompt),))), Sampling(temperature=0.0), tokens, min_tokens=tokens)
+            for i, prompt in enumerate(prompts)
+        )
+        waiting, began, cpu = Waiting(), time.perf_counter(), time.process_time()
+        ledger = Ledger(self.bench, waiting, self.limits)
+        firsts: list[float] = []
+        for _ in range(min(clients, len(jobs))):
+            waiting.add(Entry(jobs.popleft(), time.perf_counter()))
+        while len(waiting) or ledger.running:
+            plan = ledger.plan(time.perf_counter())
+            answers = self.bench.compute(plan.shares)
+            outcomes = ledger.account(plan, [[sampled.token for sampled in answer] for answer in answers])
+            now = time.perf_counter()
+            for outcome in outcomes:
+                if outcome.entry.answered == outcome.kept:
+                    firsts.append(now - outcome.entry.arrived)
+                if outcome.reason is not None and jobs:
+                    waiting.add(Entry(jobs.popleft(), now))
+        return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "firsts": firsts}
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+class Text:
+    """The served engine with text in and out, in the server's own process and on its event loop."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        assert loaded.engine is not None
+        assert loaded.tokenizer is not None
+        self.answerer = Answerer(loaded.engine, loaded.tokenizer, loaded.template, check=lambda request: None)
+
+    async def run(self, prompts: list[str], clients: int, tokens: int) -> dict[str, Any]:
+        queue, firsts, began, cpu = deque(prompts), list[float](), time.perf_counter(), time.process_time()
+
+        async def client() -> None:
+            while queue:
+                message = Message("user", queue.popleft())
+                request = ChatRequest((message,), temperature=0.0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True)
+                sent, first = time.perf_counter(), True
+                async for chunk in self.answerer.stream(request):
+                    if first:
+                        firsts.append(time.perf_counter() - sent)
+                        first = False
+                    assert chunk.usage is None or chunk.usage.completion_tokens == tokens
+
+        await asyncio.gather(*[client() for _ in range(clients)])
+        return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "firsts": firsts}
+
+
+def scripted(model: str, settings: Settings) -> Loaded:
+    """The scripted engine as a loaded model."""
+    described = source.describe(pocket.FOLDER, name="scripted")
+    tokenizer = Tokenizer.from_folder(pocket.FOLDER)
+    options = {"queue": settings.queue, "speculation": settings.speculation, "formula": formula, **scripted_options(model, settings)}
+    loop = scripted_engine(tokenizer, **options)  # type: ignore[arg-type]  # a vocabulary like the scripted one
+    loop.start()
+    resolved, template = Resolved(uri="scripted", folder=pocket.FOLDER), ChatTemplate.from_folder(pocket.FOLDER, tokenizer)
+    return Loaded(settings, "scripted", "1", described, resolved, described.defaults, engine=loop, tokenizer=tokenizer, template=template)
+
+
+def say(told: Any) -> None:
+    print(json.dumps(told), flush=True)
+
+
+def serve_bare(model: str, settings: Settings) -> int:
+    bare = Bare(model, settings)
+    say({"ready": True})
+    for line in sys.stdin:
+        say(bare.run(**json.loads(line)))
+    return 0
+
+
+def serve(model: str, settings: Settings) -> int:
+    from pilothouse.server import serving
+
+    loaded = scripted(model, settings) if model.startswith("scripted") else loading.load(settings)
+    text = Text(loaded)
+    future: Future[Loaded] = Future()
+    future.set_result(loaded)
+
+    def ready(addresses: serving.Addresses) -> None:
+        loop = asyncio.get_running_loop()
+        say(addresses.as_dict())
+
+        def obey() -> None:
+            for line in sys.stdin:
+                command = json.loads(line)
+                if command == "cpu":
+                    say(time.process_time())
+                else:
+                    say(asyncio.run_coroutine_threadsafe(text.run(**command), loop).result())
+
+        threading.Thread(target=obey, daemon=True).start()
+
+    return serving.serve(settings, future, on_ready=ready)
+
+
+if __name__ == "__main__":
+    kind, name = sys.argv[1:]
+    given = settings_room.load(model=None if name == "pocket" or name.startswith("scripted") else name)
+    sys.exit((serve_bare if kind == "bare" else serve)(name, given))

@@ -1,0 +1,113 @@
+"""Clients that cost little: they send a request, note when the first piece and the last one come, and look at nothing in between."""
+
+import asyncio
+import json
+import time
+from collections import deque
+from typing import Any
+
+from grpc import aio
+
+
+class Asked:
+    """One request over any protocol."""
+
+    def __init__(self, model: str, tokens: int) -> None:
+        self.model = model
+        self.tokens = tokens
+        self.options: dict[str, Any] = {"temperature": 0, "max_tokens": tokens, "min_tokens": tokens, "ignore_eos": True}
+
+    def chat(self, prompt: str) -> tuple[str, Any]:
+        messages = [{"role": "user", "content": prompt}]
+        return "/v1/chat/completions", {"messages": messages, "stream": True, "stream_options": {"include_usage": True}, **self.options}
+
+    def v2(self, prompt: str) -> tuple[str, Any]:
+        datum = json.dumps([{"role": "user", "content": prompt}])
+        tensor = {"name": "messages", "shape": [1], "datatype": "BYTES", "data": [datum]}
+        return f"/v2/models/{self.model}/infer_stream", {"inputs": [tensor], "parameters": self.options}
+
+    def grpc(self, prompt: str) -> bytes:
+        """A ModelInferRequest."""
+        from mlserver.grpc import dataplane_pb2 as pb
+
+        datum = json.dumps([{"role": "user", "content": prompt}]).encode()
+        contents = pb.InferTensorContents(bytes_contents=[datum])
+        tensor = pb.ModelInferRequest.InferInputTensor(name="messages", datatype="BYTES", shape=[1], contents=contents)
+        parameters = {n: pb.InferParameter(**{"bool_param" if v is True else "int64_param": v}) for n, v in self.options.items()}
+        return bytes(pb.ModelInferRequest(model_name=self.model, inputs=[tensor], parameters=parameters).SerializeToString())
+
+
+class Connection(asyncio.Protocol):
+    """One kept-alive HTTP/1.1 connection; a stream is over at its last chunk."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.done: asyncio.Future[bytes] | None = None
+        self.first = 0.0
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if not self.first and b"data:" in data:
+            self.first = time.perf_counter()
+        self._data = (self._data + data)[-4096:]
+        if self._data.endswith(b"0\r\n\r\n") or b"HTTP/1.1 4" in self._data or b"HTTP/1.1 5" in self._data:
+            assert self.done is not None
+            if not self.done.done():
+                self.done.set_result(self._data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.done is not None and not self.done.done():
+            self.done.set_exception(error or ConnectionError("the server hung up"))
+
+    async def ask(self, path: str, body: Any, tokens: int) -> float:
+        """Seconds to the first event. Raises when the answer has another length than was asked for."""
+        assert self.transport is not None
+        payload = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+        self.done, self.first, self._data = asyncio.get_running_loop().create_future(), 0.0, b""
+        sent = time.perf_counter()
+        self.transport.write(head.encode() + payload)
+        tail = await self.done
+        if b'"completion_tokens":%d' % tokens not in tail:
+            raise ValueError(f"not {tokens} tokens: {tail[-500:]!r}")
+        return self.first - sent
+
+
+async def over_http(url: str, asked: Asked, way: str, prompts: list[str], clients: int) -> list[float]:
+    """Every prompt, by `clients` at once; the times to the first event."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    queue, firsts = deque(prompts), list[float]()
+    loop = asyncio.get_running_loop()
+
+    async def client() -> None:
+        transport, connection = await loop.create_connection(Connection, host, int(port))
+        while queue:
+            path, body = getattr(asked, way)(queue.popleft())
+            firsts.append(await connection.ask(path, body, asked.tokens))
+        transport.close()
+
+    await asyncio.gather(*[client() for _ in range(clients)])
+    return firsts
+
+
+async def over_grpc(address: str, asked: Asked, prompts: list[str], clients: int) -> list[float]:
+    """The same over ModelStreamInfer. Messages are not parsed."""
+    queue, firsts = deque(prompts), list[float]()
+    async with aio.insecure_channel(address) as channel:
+        call = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+
+        async def client() -> None:
+            while queue:
+                sent, first, last = time.perf_counter(), 0.0, b""
+                async for data in call(iter([asked.grpc(queue.popleft())])):
+                    first, last = first or time.perf_counter(), data
+                if b"completion_tokens" not in last:
+                    raise ValueError(f"not a whole answer: {last[-500:]!r}")
+                firsts.append(first - sent)
+
+        await asyncio.gather(*[client() for _ in range(clients)])
+    return firsts
