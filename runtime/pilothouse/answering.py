@@ -23,6 +23,7 @@ from pilothouse.messages import Answer, ChatRequest, Choice, Chunk, Defaults, Fi
 T = TypeVar("T")
 
 LEAST_ANSWER = 256  # tokens a prompt near the default max_length still gets, where the window has them
+_OPTIONS = ("temperature", "top_p", "top_k", "max_tokens", "seed", "presence_penalty", "frequency_penalty", "repetition_penalty", "n")
 INLINE_BYTES = 4096  # texts up to this are tokenised on the event loop (about a millisecond), longer ones off it
 
 
@@ -95,7 +96,10 @@ class Answerer:
         """Chunks of all choices as they come. A refusal is raised before the first one; closing the generator frees the rows."""
         started = last = time.monotonic()
         call = calls.current()
-        call.outcome = "cancelled"
+        call.outcome, call.operation = "cancelled", "chat" if request.messages else "text_completion"
+        call.options = {name: value for name in _OPTIONS if (value := getattr(request, name)) is not None}
+        if protocol.endswith("_stream"):
+            call.options["stream"] = True
         request = replace(request, tenant=request.tenant or call.tenant, request_id=request.request_id or call.id)
         try:
             jobs = await self._jobs(request)
@@ -106,7 +110,7 @@ class Answerer:
                     now = time.monotonic()
                     if chunk.tokens:
                         if last == started:
-                            call.first_token_seconds = now - started
+                            call.first_token_seconds = call.first_token_seconds or now - started
                             self._observe.first_token(now - started)
                         else:
                             self._observe.next_token(now - last)
@@ -301,6 +305,10 @@ def total(usages: Iterable[Usage]) -> Usage:
 def _count(call: calls.Call, chunk: Chunk) -> None:
     """Add a choice's usage to its call: the prompt once, the answers together."""
     assert chunk.usage is not None
+    if chunk.finish_reason is not None:
+        call.finish_reasons += (chunk.finish_reason.value,)
+    if chunk.queue_seconds is not None:
+        call.queue_seconds = max(call.queue_seconds or 0.0, chunk.queue_seconds)
     if chunk.index == 0:
         call.prompt_tokens += chunk.usage.prompt_tokens
         call.cached_tokens += chunk.usage.cached_tokens

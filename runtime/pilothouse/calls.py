@@ -1,11 +1,13 @@
 """The call being answered: who asks, and what became of it.
 
 A context variable, because MLServer's own layers lie between the edge, where the caller is known, and the answer, where its tokens are
-counted. The edge sets one `Call` for each request and logs it at the end; answering reads the tenant and writes the numbers.
+counted. The edge sets one `Call` for each request and hands it to `server.finished` at the end; answering reads the tenant and writes the
+numbers. The access log, traces and quotas all read this one account.
 """
 
+import time
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -15,11 +17,21 @@ class Call:
     id: str = ""
     tenant: str = ""  # the API key's name
     protocol: str = "python"
+    began: float = field(default_factory=time.time)  # of the clock on the wall
+    seconds: float = 0.0  # from its head to the end of its answer
+    method: str = ""  # GET, POST, ...; "" over gRPC
+    route: str = ""  # the route's template, or the gRPC method; "unknown" for a path that is none of ours
+    status: int | str = 0  # HTTP's number, or gRPC's name
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    queue_seconds: float | None = None  # the longest wait of its rows for their place in the engine
     first_token_seconds: float | None = None
+    finish_reasons: tuple[str, ...] = ()
     outcome: str = "none"  # ok, refused, failed, cancelled; none where nothing was asked of the engine
+    operation: str = ""  # chat or text_completion, where the engine was asked
+    options: dict[str, float] = field(default_factory=dict)  # the numbers it asked with: temperature, max_tokens, ...
+    trace_id: str = ""  # 32 hex digits, where traces are on
 
 
 _current: ContextVar[Call | None] = ContextVar("pilothouse_call", default=None)

@@ -161,6 +161,7 @@ class Chunk:
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    queue_seconds: float | None = field(default=None, compare=False)  # of the last chunk: how long the choice waited for its row
 
 
 @dataclass(frozen=True, slots=True)

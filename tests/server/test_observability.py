@@ -106,7 +106,7 @@ async def test_a_request_id_comes_back() -> None:
 
 
 async def test_the_access_log_tells_who_and_how_and_not_what(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One line a request: id, key's name, protocol, route's template, status, time. No content, no key, no client's path."""
+    """One line a request: id, key's name, protocol, route's template, status, outcome, time. No content, no key, no client's path."""
     caplog.set_level(logging.DEBUG, logger="pilothouse")
     keys = tmp_path / "keys"
     keys.write_text("team-a:correct-horse\n")
@@ -125,11 +125,11 @@ async def test_the_access_log_tells_who_and_how_and_not_what(tmp_path: Path, cap
     lines = [(r.levelname, {k: v for k, v in r.fields.items() if k != "ms"}) for r in caplog.records if r.name == "pilothouse.access"]
     common = {"id": "r", "key": "team-a", "method": "POST"}
     assert lines[:5] == [
-        ("INFO", {**common, "protocol": "v2", "route": "/v2/models/{model}/infer", "status": 200}),
-        ("INFO", {**common, "protocol": "openai", "route": "/v1/echo", "status": 200}),
-        ("INFO", {**common, "protocol": "other", "route": "unknown", "status": 404}),
-        ("INFO", {"id": "r", "key": "team-a", "protocol": "grpc", "route": "ModelInfer", "status": "OK"}),
-        ("DEBUG", {**common, "key": "", "method": "GET", "protocol": "v2", "route": "/v2/health/ready", "status": 200}),
+        ("INFO", {**common, "protocol": "v2", "route": "/v2/models/{model}/infer", "status": 200, "outcome": "ok"}),
+        ("INFO", {**common, "protocol": "openai", "route": "/v1/echo", "status": 200, "outcome": "ok"}),
+        ("INFO", {**common, "protocol": "other", "route": "unknown", "status": 404, "outcome": "refused"}),
+        ("INFO", {"id": "r", "key": "team-a", "protocol": "grpc", "route": "ModelInfer", "status": "OK", "outcome": "ok"}),
+        ("DEBUG", {**common, "key": "", "method": "GET", "protocol": "v2", "route": "/v2/health/ready", "status": 200, "outcome": "ok"}),
     ]
     assert (lines[5][1]["key"], lines[5][1]["status"]) == ("", 401)
     written = " ".join(Json().format(record) + Text().format(record) for record in caplog.records)

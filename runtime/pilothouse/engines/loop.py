@@ -248,8 +248,9 @@ class Loop:
         """One step."""
         plan = ledger.plan(self._clock())
         for entry in plan.admitted:
-            self._requests[entry].writer.cached = entry.cached
-            self._on_queue(self._clock() - entry.arrived)
+            writer = self._requests[entry].writer
+            writer.cached, writer.queued = entry.cached, self._clock() - entry.arrived
+            self._on_queue(writer.queued)
         for entry, ending in plan.ended:
             self._end(entry, ending)
         self._outbox.flush()  # these need not wait for the step

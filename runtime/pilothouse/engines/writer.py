@@ -15,10 +15,11 @@ from pilothouse.messages import Chunk, FinishReason, TokenLogprob, Usage
 class Writer:
     """Fed with each sampled token once, in order; `ended` after the chunk that carries the finish reason."""
 
-    __slots__ = ("_held", "_index", "_job", "_read", "_scanner", "_shown", "_stream", "_vocabulary", "cached", "ended", "taken")
+    __slots__ = ("_held", "_index", "_job", "_read", "_scanner", "_shown", "_stream", "_vocabulary", "cached", "ended", "queued", "taken")
 
     def __init__(self, job: Job, vocabulary: Vocabulary) -> None:
         self.cached = 0  # for the usage
+        self.queued: float | None = None  # seconds of waiting, once it is over
         self.taken = 0  # tokens, all that were sampled
         self.ended = False
         self._job = job
@@ -67,7 +68,7 @@ class Writer:
         tokens, logprobs = self._release(len(text))
         self.ended = True
         usage = Usage(len(self._job.prompt), self.taken, self.cached)
-        return Chunk(text, self._job.index, tokens, logprobs, finish_reason=reason, usage=usage)
+        return Chunk(text, self._job.index, tokens, logprobs, finish_reason=reason, usage=usage, queue_seconds=self.queued)
 
     def _release(self, characters: int) -> tuple[tuple[int, ...], tuple[TokenLogprob, ...]]:
         """The tokens whose first character is now shown."""

@@ -21,6 +21,7 @@ from pilothouse.metrics import Metrics
 from pilothouse.server import ports
 from pilothouse.server.auth import Keys
 from pilothouse.server.catalog import Catalog
+from pilothouse.server.finished import Finished
 from pilothouse.server.grpc_calls import Calls
 from pilothouse.server.grpc_server import Grpc
 from pilothouse.server.health import Health, Phase
@@ -75,6 +76,7 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
         self.catalog = Catalog(self._model_registry)
         self.health = self.catalog.health = Health(self.catalog.all, stall_seconds=s.stall_seconds, device=s.device)
         keys = Keys(s.api_keys_file) if s.api_keys_file is not None else None
+        self.finished = Finished()
         self._kafka_server = None
         self._rest_server = self.rest = Rest(
             self._settings,
@@ -85,9 +87,11 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
             health=self.health,
             metrics=self.metrics,
             keys=keys,
+            finished=self.finished,
         )
-        calls = Calls(self.catalog, self.health, self.metrics, self._model_repository_handlers, repository_api=s.repository_api)
-        self._grpc_server = self.grpc = Grpc(s, calls, self.health, keys)
+        repository = self._model_repository_handlers
+        calls = Calls(self.catalog, self.health, self.metrics, repository, self.finished, repository_api=s.repository_api)
+        self._grpc_server = self.grpc = Grpc(s, calls, self.health, keys, self.finished)
         self.metrics_server = MetricsServer(self.metrics, s)
 
     async def _forget(self, model: MLModel) -> MLModel:

@@ -7,7 +7,6 @@ import logging
 import re
 import time
 import uuid
-from typing import Any
 
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,13 +15,12 @@ from pilothouse import calls
 from pilothouse.calls import Call
 from pilothouse.errors import PilothouseError
 from pilothouse.metrics import Metrics
+from pilothouse.server.finished import CLIENT_GONE, Finished, outcome_of
 from pilothouse.server.health import Health
 from pilothouse.server.refusals import TooManyHeaders, protocol_of, refusal
 
 log = logging.getLogger("pilothouse.server")
-access = logging.getLogger("pilothouse.access")
 
-CLIENT_GONE = 499  # nginx's word for it; in the log only
 REPOSITORY = "/v2/repository/"
 PROBES = frozenset({"/v2/health/live", "/v2/health/ready", "/ping", "/health"})
 
@@ -42,8 +40,9 @@ def header(scope: Scope, name: bytes) -> str | None:
 class Edge:
     """Puts `call` and `request_id` into the scope's state; nothing gets past it but a whole response."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, health: Health, max_headers: int) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, health: Health, finished: Finished, max_headers: int) -> None:
         self._app = app
+        self._finished = finished
         self._metrics = metrics
         self._health = health
         self._max_headers = max_headers
@@ -76,26 +75,9 @@ class Edge:
         gone, broken = scope["state"].get("client_gone", False), scope["state"].get("stream_broken", False)
         if call.outcome == "none" and scope["method"] == "POST" and call.protocol != "other" and not route.startswith(REPOSITORY):
             self._metrics.outcome(call.protocol, "cancelled" if gone else "failed" if broken else outcome_of(status))
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        line = {"method": method, "route": route or "unknown", "status": CLIENT_GONE if gone else status}
-        note(call, line, seconds, quiet=route in PROBES and status in (200, 503))
-
-
-def outcome_of(status: int) -> str:
-    """How a request that never met the engine ended, for its metric."""
-    return "ok" if status < 400 else "refused" if status < 500 or status == 503 else "failed"
-
-
-def note(call: Call, line: dict[str, Any], seconds: float, *, quiet: bool = False) -> None:
-    """Write one access line: who asked, how it ended, what it cost. Probes only at debug."""
-    line = {"id": call.id, "key": call.tenant, "protocol": call.protocol, **line, "ms": round(seconds * 1000, 1)}
-    if call.outcome != "none":
-        line["outcome"] = call.outcome
-    if call.first_token_seconds is not None:
-        line["ttft_ms"] = round(call.first_token_seconds * 1000, 1)
-    if call.prompt_tokens:
-        line |= {"prompt_tokens": call.prompt_tokens, "completion_tokens": call.completion_tokens, "cached_tokens": call.cached_tokens}
-    access.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": line})
+        call.method = scope["method"] if scope["method"] in _METHODS else "other"
+        call.route, call.status, call.seconds = route or "unknown", CLIENT_GONE if gone else status, seconds
+        self._finished(call, quiet=route in PROBES and status in (200, 503))
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

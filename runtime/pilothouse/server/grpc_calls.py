@@ -23,7 +23,7 @@ from pilothouse import __version__, calls, errors
 from pilothouse.errors import InvalidRequest, NotFound, PermissionDenied, PilothouseError, Retryable
 from pilothouse.metrics import Metrics
 from pilothouse.server.catalog import Catalog
-from pilothouse.server.edge import note, outcome_of
+from pilothouse.server.finished import Finished, outcome_of
 from pilothouse.server.grpc_messages import datatype_name, parse, request_from, response_to, stream_item
 from pilothouse.server.health import Health
 from pilothouse.server.v2_rest import EXTENSIONS, once
@@ -48,8 +48,16 @@ class Calls:
     """The handlers of `inference.GRPCInferenceService` over one catalog."""
 
     def __init__(
-        self, catalog: Catalog, health: Health, metrics: Metrics, repository: ModelRepositoryHandlers, *, repository_api: bool
+        self,
+        catalog: Catalog,
+        health: Health,
+        metrics: Metrics,
+        repository: ModelRepositoryHandlers,
+        finished: Finished,
+        *,
+        repository_api: bool,
     ) -> None:
+        self._finished = finished
         self._catalog = catalog
         self._health = health
         self._metrics = metrics
@@ -228,7 +236,8 @@ class _Account:
         if self._name in _ANSWERS and call.outcome == "none":
             ended = "cancelled" if status == "CANCELLED" else outcome_of(errors.wire(error).status if error is not None else 200)
             self._owner._metrics.outcome("grpc", ended)
-        note(call, {"route": self._name, "status": status}, time.monotonic() - self._began, quiet=self._name in _PROBES)
+        call.route, call.status, call.seconds = self._name, status, time.monotonic() - self._began
+        self._owner._finished(call, quiet=self._name in _PROBES)
 
 
 def _hosted(error: Exception) -> Exception:

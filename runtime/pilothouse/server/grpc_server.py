@@ -14,7 +14,8 @@ from pilothouse.calls import Call
 from pilothouse.errors import StartError, Unauthenticated
 from pilothouse.server import ports
 from pilothouse.server.auth import OPEN_METHODS, Keys
-from pilothouse.server.edge import note, request_id
+from pilothouse.server.edge import request_id
+from pilothouse.server.finished import Finished
 from pilothouse.server.grpc_calls import Calls
 from pilothouse.server.grpc_messages import SERVICE, reflected
 from pilothouse.server.health import Health
@@ -26,8 +27,9 @@ _STREAMS = 1024  # at once on one connection
 class Grpc:
     """An asyncio gRPC server."""
 
-    def __init__(self, settings: Settings, handlers: Calls, health: Health, keys: Keys | None) -> None:
+    def __init__(self, settings: Settings, handlers: Calls, health: Health, keys: Keys | None, finished: Finished) -> None:
         self._settings = settings
+        self._finished = finished
         self._handlers = handlers
         self._health = health
         self._keys = keys
@@ -48,7 +50,7 @@ class Grpc:
     def _make(self) -> Any:
         methods = self._handlers.handlers()
         server = aio.server(
-            interceptors=[_Gate(self._keys, methods)],
+            interceptors=[_Gate(self._keys, methods, self._finished)],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", self._settings.grpc_message_bytes),
@@ -95,8 +97,9 @@ def _serving(reason: str | None) -> Any:
 class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Begins each call's account and denies every method without a key but the open ones."""
 
-    def __init__(self, keys: Keys | None, known: Collection[str]) -> None:
+    def __init__(self, keys: Keys | None, known: Collection[str], finished: Finished) -> None:
         self._keys = keys
+        self._finished = finished
         self._known = known
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
@@ -109,7 +112,8 @@ class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
             except Unauthenticated as error:
                 service, _, method = details.method.rpartition("/")
                 known = service == f"/{SERVICE}" and method in self._known
-                note(call, {"route": method if known else "unknown", "status": "UNAUTHENTICATED"}, 0.0)
+                call.route, call.status = method if known else "unknown", "UNAUTHENTICATED"
+                self._finished(call)
                 return _denied(error.message)
         return await continuation(details)
 

@@ -32,6 +32,7 @@ from pilothouse.server import page
 from pilothouse.server.auth import OPEN_PATHS, Auth, Keys
 from pilothouse.server.catalog import Catalog
 from pilothouse.server.edge import REPOSITORY, Edge, TemplateRoute
+from pilothouse.server.finished import Finished
 from pilothouse.server.health import Health
 from pilothouse.server.http1 import timed
 from pilothouse.server.refusals import WrongMethod, protocol_of, refusal
@@ -98,6 +99,7 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         health: Health,
         metrics: Metrics,
         keys: Keys | None,
+        finished: Finished,
     ) -> None:
         super().__init__(host, data_plane, repository)
         self._catalog = catalog
@@ -114,7 +116,7 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         app: ASGIApp = Upload(self._app, max_body_bytes=settings.max_body_bytes, upload_seconds=settings.upload_seconds)
         # The page's files hold no data; what it asks for goes through the keys as everything does.
         app = Auth(app, keys=keys, open_paths=OPEN_PATHS | {route.path for route in files})
-        self._server = server(Edge(app, metrics=metrics, health=health, max_headers=settings.max_headers), settings)
+        self._server = server(Edge(app, metrics=metrics, health=health, finished=finished, max_headers=settings.max_headers), settings)
 
     async def _document(self, request: Request) -> Response:
         """The document under the limits in force; the model's vocabulary bounds token ids once it is known."""
