@@ -100,9 +100,12 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(30.0, ge=0, description="Then: how long running requests may take to finish.")
     stall_seconds: float = Field(60.0, gt=0, description="An engine that makes no progress for this long with work to do fails liveness.")
 
-    # Logs
+    # Logs and traces
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, JSON elsewhere.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    traces: bool = Field(
+        False, description="Send OpenTelemetry spans of requests, without content, where OTEL_EXPORTER_OTLP_ENDPOINT says (extra traces)."
+    )
 
     @model_validator(mode="after")
     def _ports_differ(self) -> "Settings":

@@ -6,7 +6,7 @@ What is touched of MLServer beside its public names is listed, and held, by test
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import prometheus_client
 from mlserver import MLModel, MLServer, ModelSettings
@@ -30,6 +30,9 @@ from pilothouse.server.repository import FixedRepository
 from pilothouse.server.rest import Rest
 from pilothouse.settings import Settings
 
+if TYPE_CHECKING:
+    from pilothouse.server.traces import Traces
+
 Initialiser = Callable[[ModelSettings, Metrics], MLModel]
 
 _REFUSED = {
@@ -48,6 +51,8 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
         self.settings = settings
         self.metrics = metrics or Metrics()
         self._initialiser = initialiser or (lambda model, _: model.implementation(model))
+        self.finished = Finished()
+        self.traces = self._traces()
         super().__init__(_host_settings(settings))
         # Global counters with a label for every name that a client asks for (they would also collide with a second server's).
         for name in ("_ModelInferRequestSuccess", "_ModelInferRequestFailure", "_ModelInferRequestDuration"):
@@ -76,7 +81,6 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
         self.catalog = Catalog(self._model_registry)
         self.health = self.catalog.health = Health(self.catalog.all, stall_seconds=s.stall_seconds, device=s.device)
         keys = Keys(s.api_keys_file) if s.api_keys_file is not None else None
-        self.finished = Finished()
         self._kafka_server = None
         self._rest_server = self.rest = Rest(
             self._settings,
@@ -88,11 +92,26 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
             metrics=self.metrics,
             keys=keys,
             finished=self.finished,
+            traces=self.traces,
         )
         repository = self._model_repository_handlers
         calls = Calls(self.catalog, self.health, self.metrics, repository, self.finished, repository_api=s.repository_api)
-        self._grpc_server = self.grpc = Grpc(s, calls, self.health, keys, self.finished)
+        self._grpc_server = self.grpc = Grpc(s, calls, self.health, keys, self.finished, self.traces)
         self.metrics_server = MetricsServer(self.metrics, s)
+
+    def _traces(self) -> "Traces | None":
+        """What sends spans; None where the setting is off, and then nothing of it is imported."""
+        if not self.settings.traces:
+            return None
+        from pilothouse.server.traces import Traces
+
+        traces = Traces(self._served)
+        self.finished.tell(traces.ended)
+        return traces
+
+    def _served(self) -> dict[str, str]:
+        """The facts of the served model, by name; none before it is loaded."""
+        return next(({"name": model.name, **_facts(model)()} for model in self.catalog.all()), {})
 
     async def _forget(self, model: MLModel) -> MLModel:
         self.metrics.unwatch(model.name)
@@ -197,6 +216,6 @@ def _facts(model: MLModel) -> Callable[[], dict[str, str]]:
 
     def facts() -> dict[str, str]:
         known = describe() if describe is not None and model.ready else {}
-        return {name: str(known[name]) for name in ("version", "engine", "device") if known.get(name) is not None}
+        return {name: str(known[name]) for name in ("version", "engine", "device", "digest", "uri") if known.get(name) is not None}
 
     return facts

@@ -38,6 +38,8 @@ async def leave(server: "PilothouseServer", *, lame_duck_seconds: float, drain_s
         await _within(FLUSH_SECONDS, rest, calls, asyncio.create_task(server.grpc.stop(None)))
     else:
         unloaded = await _within(UNLOAD_SECONDS, asyncio.create_task(server.unload()))
+    if server.traces is not None:
+        await server.traces.close(FLUSH_SECONDS)
     server.metrics_server.stop()
     await _within(FLUSH_SECONDS, *server.tasks)
     return unloaded

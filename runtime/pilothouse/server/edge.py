@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,10 +20,15 @@ from pilothouse.server.finished import CLIENT_GONE, Finished, outcome_of
 from pilothouse.server.health import Health
 from pilothouse.server.refusals import TooManyHeaders, protocol_of, refusal
 
+if TYPE_CHECKING:
+    from pilothouse.server.traces import Traces
+
 log = logging.getLogger("pilothouse.server")
 
 REPOSITORY = "/v2/repository/"
 PROBES = frozenset({"/v2/health/live", "/v2/health/ready", "/ping", "/health"})
+
+TRACE_HEADERS = ("traceparent", "tracestate")
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -40,9 +46,12 @@ def header(scope: Scope, name: bytes) -> str | None:
 class Edge:
     """Puts `call` and `request_id` into the scope's state; nothing gets past it but a whole response."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, health: Health, finished: Finished, max_headers: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, health: Health, finished: Finished, max_headers: int, traces: "Traces | None" = None
+    ) -> None:
         self._app = app
         self._finished = finished
+        self._traces = traces
         self._metrics = metrics
         self._health = health
         self._max_headers = max_headers
@@ -51,6 +60,8 @@ class Edge:
         if scope["type"] != "http":
             return
         call = Call(id=request_id(header(scope, b"x-request-id")), protocol=protocol_of(scope["path"]))
+        if self._traces is not None and scope["path"] not in PROBES:
+            self._traces.begin(call, {name: value for name in TRACE_HEADERS if (value := header(scope, name.encode())) is not None})
         calls.begin(call)
         scope.setdefault("state", {}).update(call=call, request_id=call.id, tenant="")
         reply = _Reply(send, call.id, self._health)

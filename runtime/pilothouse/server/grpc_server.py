@@ -1,7 +1,7 @@
 """The gRPC port: our calls, the standard health service and reflection, on a port that is never shared, behind the same keys."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc import aio
@@ -14,12 +14,15 @@ from pilothouse.calls import Call
 from pilothouse.errors import StartError, Unauthenticated
 from pilothouse.server import ports
 from pilothouse.server.auth import OPEN_METHODS, Keys
-from pilothouse.server.edge import request_id
+from pilothouse.server.edge import TRACE_HEADERS, request_id
 from pilothouse.server.finished import Finished
 from pilothouse.server.grpc_calls import Calls
 from pilothouse.server.grpc_messages import SERVICE, reflected
 from pilothouse.server.health import Health
 from pilothouse.settings import Settings
+
+if TYPE_CHECKING:
+    from pilothouse.server.traces import Traces
 
 _STREAMS = 1024  # at once on one connection
 
@@ -27,9 +30,12 @@ _STREAMS = 1024  # at once on one connection
 class Grpc:
     """An asyncio gRPC server."""
 
-    def __init__(self, settings: Settings, handlers: Calls, health: Health, keys: Keys | None, finished: Finished) -> None:
+    def __init__(
+        self, settings: Settings, handlers: Calls, health: Health, keys: Keys | None, finished: Finished, traces: "Traces | None" = None
+    ) -> None:
         self._settings = settings
         self._finished = finished
+        self._traces = traces
         self._handlers = handlers
         self._health = health
         self._keys = keys
@@ -50,7 +56,7 @@ class Grpc:
     def _make(self) -> Any:
         methods = self._handlers.handlers()
         server = aio.server(
-            interceptors=[_Gate(self._keys, methods, self._finished)],
+            interceptors=[_Gate(self._keys, methods, self._finished, self._traces)],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", self._settings.grpc_message_bytes),
@@ -97,14 +103,17 @@ def _serving(reason: str | None) -> Any:
 class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Begins each call's account and denies every method without a key but the open ones."""
 
-    def __init__(self, keys: Keys | None, known: Collection[str], finished: Finished) -> None:
+    def __init__(self, keys: Keys | None, known: Collection[str], finished: Finished, traces: "Traces | None") -> None:
         self._keys = keys
         self._finished = finished
+        self._traces = traces
         self._known = known
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         metadata = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
         call = Call(id=request_id(metadata.get("x-request-id")), protocol="grpc")
+        if self._traces is not None and details.method not in OPEN_METHODS:
+            self._traces.begin(call, {name: metadata[name] for name in TRACE_HEADERS if name in metadata})
         calls.begin(call)
         if self._keys is not None and details.method not in OPEN_METHODS:
             try:

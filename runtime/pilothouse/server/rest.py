@@ -5,7 +5,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import uvicorn
@@ -39,6 +39,9 @@ from pilothouse.server.refusals import WrongMethod, protocol_of, refusal
 from pilothouse.server.upload import Upload
 from pilothouse.server.v2_rest import V2
 from pilothouse.settings import Settings
+
+if TYPE_CHECKING:
+    from pilothouse.server.traces import Traces
 
 _READINESS = frozenset({"/ping", "/health"})
 _FREE = frozenset({"/version"})  # answered whatever the model's state
@@ -100,6 +103,7 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         metrics: Metrics,
         keys: Keys | None,
         finished: Finished,
+        traces: "Traces | None" = None,
     ) -> None:
         super().__init__(host, data_plane, repository)
         self._catalog = catalog
@@ -116,7 +120,8 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         app: ASGIApp = Upload(self._app, max_body_bytes=settings.max_body_bytes, upload_seconds=settings.upload_seconds)
         # The page's files hold no data; what it asks for goes through the keys as everything does.
         app = Auth(app, keys=keys, open_paths=OPEN_PATHS | {route.path for route in files})
-        self._server = server(Edge(app, metrics=metrics, health=health, finished=finished, max_headers=settings.max_headers), settings)
+        edge = Edge(app, metrics=metrics, health=health, finished=finished, max_headers=settings.max_headers, traces=traces)
+        self._server = server(edge, settings)
 
     async def _document(self, request: Request) -> Response:
         """The document under the limits in force; the model's vocabulary bounds token ids once it is known."""
