@@ -1,5 +1,6 @@
 """A real MLflow server between the two ends: a model goes up over HTTP and comes down again, digests and all."""
 
+import json
 import os
 import signal
 import socket
@@ -78,6 +79,16 @@ def test_a_model_goes_up_and_comes_down_whole(server: str, tmp_path: Path, monke
         registry.resolve("models:/remote@old", tracking_uri=server)
     with pytest.raises(ModelError, match=r"^no model 'other' is registered in http://"):
         registry.resolve("models:/other/1", tracking_uri=server)
+
+
+def test_json_is_alone_on_standard_output(server: str) -> None:
+    """MLflow prints where a server shows the run: on standard error with the steps, so that a script can read the rest."""
+    command = [sys.executable, "-m", "pilothouse.cli", "package", "onnx", "--tracking-uri", server, "--register", "read", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+
+    assert json.loads(done.stdout)["uri"] == "models:/read/1"
+    assert done.stdout.count("\n") == 1
+    assert f"{server}/#/experiments/" in done.stderr
 
 
 def test_a_file_changed_on_the_server_never_arrives(server: str, tmp_path: Path) -> None:

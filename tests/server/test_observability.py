@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from mlserver.grpc import dataplane_pb2 as pb
 
 from pilothouse.server.logs import Json, Text
 from server.raw import connected
@@ -134,6 +135,24 @@ async def test_the_access_log_tells_who_and_how_and_not_what(tmp_path: Path, cap
     assert (lines[5][1]["key"], lines[5][1]["status"]) == ("", 401)
     written = " ".join(Json().format(record) + Text().format(record) for record in caplog.records)
     assert not [word for word in (secret, "horse") if word in written]
+
+
+async def test_probes_are_told_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    """Kubelets, balancers and Prometheus ask every few seconds, ready or not: only what is wrong with a probe is worth a line."""
+    caplog.set_level(logging.INFO, logger="pilothouse.access")
+    async with running() as run, httpx.AsyncClient(base_url=run.metrics) as metrics:
+        paths = ("/v2/health/live", "/v2/health/ready", "/v2/models/toy/ready", "/v2/models/toy/versions/3/ready")
+        assert [(await run.client.get(path)).status_code for path in paths] == [200] * 4
+        assert (await metrics.get("/metrics")).status_code == 200
+        await run.stub.ServerLive(pb.ServerLiveRequest())
+        await run.stub.ServerReady(pb.ServerReadyRequest())
+        await run.stub.ModelReady(pb.ModelReadyRequest(name="toy"))
+        run.toy.numbers = replace(run.toy.numbers, alive=False)
+        assert [(await run.client.get(path)).status_code for path in paths[1:]] == [503] * 3
+        assert [r for r in caplog.records if r.name == "pilothouse.access"] == []
+
+        assert (await run.client.get("/v2/models/ghost/ready")).status_code == 404
+    assert [r.fields["status"] for r in caplog.records if r.name == "pilothouse.access"] == [404]
 
 
 def test_a_log_line_is_one_object(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import Any
 
@@ -45,10 +46,11 @@ def run(args: argparse.Namespace) -> int:
     target = packaging.Target(tracking_uri=args.tracking_uri, experiment=args.experiment, register=args.register, alias=args.alias)
     config = dict(_pair(text) for text in args.model_config)
     named: dict[str, Any] = {"name": args.name} if args.name else {}
-    if args.kind == "onnx":
-        made = packaging.package_onnx(args.folder, target=target, model_config=config, params=args.params, say=_say, **named)
-    else:
-        made = packaging.package_chat(args.folder, target=target, model_config=config, say=_say, **named)
+    with redirect_stdout(sys.stderr):  # MLflow prints there where a run is to be seen, and scripts read what is ours
+        if args.kind == "onnx":
+            made = packaging.package_onnx(args.folder, target=target, model_config=config, params=args.params, say=_say, **named)
+        else:
+            made = packaging.package_chat(args.folder, target=target, model_config=config, say=_say, **named)
     if args.json:
         print(json.dumps({**asdict(made), "uri": made.uri}, default=str))
         return 0

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("pilothouse.server")
 
 REPOSITORY = "/v2/repository/"
-PROBES = frozenset({"/v2/health/live", "/v2/health/ready", "/ping", "/health"})
+PROBES = frozenset(
+    {
+        *("/v2/health/live", "/v2/health/ready", "/ping", "/health"),
+        *("/v2/models/{model}/ready", "/v2/models/{model}/versions/{version}/ready"),
+    }
+)
 
 TRACE_HEADERS = ("traceparent", "tracestate")
 

@@ -38,7 +38,7 @@ WANTS_FINAL = "triton_enable_empty_final_response"
 
 SETTLE_SECONDS = 0.1
 
-_PROBES = frozenset({"ServerLive", "ServerReady"})
+_PROBES = frozenset({"ServerLive", "ServerReady", "ModelReady"})
 _ANSWERS = frozenset({"ModelInfer", "ModelStreamInfer"})
 
 Behaviour = Callable[[Any], Awaitable[Any]]
