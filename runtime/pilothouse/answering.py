@@ -18,7 +18,7 @@ from pilothouse.chat.tools import ToolFilter, guide_for
 from pilothouse.engines.base import Engine, Job
 from pilothouse.errors import ContextLengthExceeded, InvalidRequest, PilothouseError, Retryable, Unsupported
 from pilothouse.merging import merged
-from pilothouse.messages import Answer, ChatRequest, Choice, Chunk, Defaults, FinishReason, Sampling, TokenLogprob, ToolCall, Usage
+from pilothouse.messages import Answer, ChatRequest, Choice, Chunk, Defaults, FinishReason, Sampling, TokenLogprob, Tool, ToolCall, Usage
 
 T = TypeVar("T")
 
@@ -105,8 +105,9 @@ class Answerer:
             jobs = await self._jobs(request)
             if request.echo:
                 yield Chunk(text=self._prompt_text(request), index=0)
+            called = bool(request.tools) and (request.tool_choice is None or request.tool_choice.mode != "none")
             async with aclosing(self._rows(jobs)) as chunks:
-                async for chunk in self._with_tools(request, chunks):
+                async for chunk in _with_tools(request.tools, chunks) if called else chunks:
                     now = time.monotonic()
                     if chunk.tokens:
                         if last == started:
@@ -227,35 +228,33 @@ class Answerer:
 
     # -- from rows to chunks ---------------------------------------------------------------------------------------------------
 
-    async def _rows(self, jobs: list[Job]) -> AsyncGenerator[Chunk, None]:
+    def _rows(self, jobs: list[Job]) -> AsyncGenerator[Chunk, None]:
         """The chunks of one row, or of several as they come."""
         if len(jobs) == 1:
-            async with aclosing(_closing(self.engine.generate(jobs[0]))) as row:
-                async for chunk in row:
-                    yield chunk
-            return
+            return _closing(self.engine.generate(jobs[0]))
         self.engine.reserve(len(jobs))
-        async with aclosing(merged([_closing(self.engine.generate(job)) for job in jobs])) as chunks:
-            async for _, chunk in chunks:
-                yield chunk
+        return _several([_closing(self.engine.generate(job)) for job in jobs])
 
-    async def _with_tools(self, request: ChatRequest, chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
-        """Text that is a tool call becomes `tool_calls`; all other text passes as it comes."""
-        if not request.tools or (request.tool_choice and request.tool_choice.mode == "none"):
-            async for chunk in chunks:
-                yield chunk
-            return
-        filters: dict[int, ToolFilter] = {}
-        async for chunk in chunks:
-            filtered = filters.setdefault(chunk.index, ToolFilter(request.tools))
-            text = filtered.feed(chunk.text)
-            if chunk.finish_reason is None:
-                if text or chunk.logprobs:
-                    yield replace(chunk, text=text)
-                continue
-            rest, calls = filtered.finish()
-            reason = FinishReason.TOOL_CALLS if calls and chunk.finish_reason is FinishReason.STOP else chunk.finish_reason
-            yield replace(chunk, text=text + rest, tool_calls=calls, finish_reason=reason)
+
+async def _several(rows: list[AsyncGenerator[Chunk, None]]) -> AsyncGenerator[Chunk, None]:
+    async with aclosing(merged(rows)) as chunks:
+        async for _, chunk in chunks:
+            yield chunk
+
+
+async def _with_tools(tools: tuple[Tool, ...], chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+    """Text that is a tool call becomes `tool_calls`; all other text passes as it comes."""
+    filters: dict[int, ToolFilter] = {}
+    async for chunk in chunks:
+        filtered = filters.setdefault(chunk.index, ToolFilter(tools))
+        text = filtered.feed(chunk.text)
+        if chunk.finish_reason is None:
+            if text or chunk.logprobs:
+                yield replace(chunk, text=text)
+            continue
+        rest, calls = filtered.finish()
+        reason = FinishReason.TOOL_CALLS if calls and chunk.finish_reason is FinishReason.STOP else chunk.finish_reason
+        yield replace(chunk, text=text + rest, tool_calls=calls, finish_reason=reason)
 
 
 def join(chunks: Iterable[Chunk]) -> Answer:

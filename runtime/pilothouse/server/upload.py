@@ -17,6 +17,7 @@ from pilothouse.server.edge import header
 
 LINGER_SECONDS = 1.0  # how long the rest of a refused body is read, so that the client sees the answer and no reset
 LINGER_BODIES = 4  # and how much of it, in largest bodies
+PARTS_AT_ONCE = 16  # of a stream, before other work has its turn
 
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
@@ -189,6 +190,7 @@ class _Reply:
     def __init__(self, send: Send, body: _Body) -> None:
         self._send = send
         self._body = body
+        self._parts = 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -203,6 +205,8 @@ class _Reply:
             # The host reports a finished response as a disconnect too.
             self._body.answered = True
         else:
-            # The host never waits where its buffer has room, nor once the client is gone: a stream must let others run, and be cancelled.
-            await asyncio.sleep(0)
+            self._parts += 1
+            if self._parts % PARTS_AT_ONCE == 0:
+                # The host never waits where its buffer has room, nor once the client is gone: a stream must let others run, and be cancelled.
+                await asyncio.sleep(0)
         await self._send(message)
