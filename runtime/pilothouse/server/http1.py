@@ -6,24 +6,25 @@ from typing import Any
 
 import h11
 import orjson
-from uvicorn.protocols.http.h11_impl import DEFAULT_MAX_INCOMPLETE_EVENT_SIZE, H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MAX_HEAD_BYTES = 64 * 1024  # of a request's line and headers
 
 
 class Connection(h11.Connection):
     """h11's, whose state machine is asked once a response and not once a chunk: chunks don't change its state (3 us of a token's 50)."""
 
     def __init__(self) -> None:
-        super().__init__(h11.SERVER, DEFAULT_MAX_INCOMPLETE_EVENT_SIZE)
+        super().__init__(h11.SERVER, MAX_HEAD_BYTES)
         self._chunked = False
 
-    def send(self, event: h11.Event) -> bytes | None:
+    def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
         if self._chunked and type(event) is h11.Data and self.our_state is h11.SEND_BODY:
-            return b"%x\r\n%b\r\n" % (len(event.data), event.data) if event.data else b""
+            return [b"%x\r\n%b\r\n" % (len(event.data), event.data)] if event.data else []
+        sent = super().send_with_data_passthrough(event)
         if type(event) is h11.Response:
-            sent = super().send(event)
-            self._chunked = sent is not None and b"\r\ntransfer-encoding: chunked\r\n" in sent.lower()
-            return sent
-        return super().send(event)
+            self._chunked = sent is not None and b"\r\ntransfer-encoding: chunked\r\n" in b"".join(sent).lower()
+        return sent
 
 
 def timed(seconds: float) -> type[H11Protocol]:
