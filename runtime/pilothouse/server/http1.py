@@ -8,7 +8,7 @@ import h11
 import orjson
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-MAX_HEAD_BYTES = 64 * 1024  # of a request's line and headers
+MAX_HEAD_BYTES = 16 * 1024  # of a request's line and headers
 
 
 class Connection(h11.Connection):
