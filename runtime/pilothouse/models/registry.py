@@ -8,17 +8,14 @@ import re
 import shutil
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 from pilothouse.errors import ModelError
-from pilothouse.models import manifest, placing, tracking
-
-T = TypeVar("T")
+from pilothouse.models import asking, manifest, placing, tracking
+from pilothouse.models.asking import Asker
 
 FORMS = "a folder, models:/name@alias, models:/name/version, models:/m-<id> or runs:/<run id>/<name>"
 
@@ -40,7 +37,7 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """A model in the store; `source` is where its files are, `fixed` whether they can't change there."""
 
     source: str
@@ -61,8 +58,8 @@ def resolve(uri: str, *, tracking_uri: str | None = None) -> Resolved:
     if (folder := _folder(uri)) is not None:
         return Resolved(uri, folder)
     address = tracking.address(tracking_uri)
-    with _store(address) as flow:
-        found = _find(flow, uri, address)
+    with asking.opened(address) as flow:
+        found = find(flow, uri, address)
         if (here := local(found.source)) is not None:
             if not here.is_dir():
                 raise ModelError(f"{uri}: its files are not at {here} on this machine; use a store that this machine reaches")
@@ -87,8 +84,8 @@ def fetch(uri: str, folder: Path, *, tracking_uri: str | None = None) -> Resolve
                 placing.put(arriving, folder)
         return Resolved(uri, folder)
     address = tracking.address(tracking_uri)
-    with _store(address) as flow:
-        found = _find(flow, uri, address)
+    with asking.opened(address) as flow:
+        found = find(flow, uri, address)
         if not (found.fixed and found.digest and placing.whole(folder, found.digest)):
             _bring(flow, found, folder, uri, address)
     return _resolved(uri, folder, found)
@@ -97,9 +94,10 @@ def fetch(uri: str, folder: Path, *, tracking_uri: str | None = None) -> Resolve
 # -- asking the store -------------------------------------------------------------------------------------------------------------
 
 
-def _find(flow: ModuleType, uri: str, address: str) -> _Found:
+def find(flow: ModuleType, uri: str, address: str) -> Found:
+    """What the store at `address`, opened as `flow`, has under `uri`; no file is brought. Raises `ModelError` as `resolve` does."""
     client = flow.MlflowClient()
-    ask = _Asker(flow, address)
+    ask = Asker(flow, address)
     if match := re.fullmatch(_LOGGED, uri):
         return _logged(ask, client, match[1], f"no logged model {match[1]}")
     if match := re.fullmatch(r"models:/+([^/@]+)@([^/@]+)", uri):
@@ -125,31 +123,7 @@ def _find(flow: ModuleType, uri: str, address: str) -> _Found:
     raise ModelError(f"{uri!r} is not a model: no such folder here, and no model's address; give {FORMS}")
 
 
-class _Asker:
-    """Runs one question to the store: None when it says "does not exist", a `ModelError` when it does not answer."""
-
-    def __init__(self, flow: ModuleType, address: str) -> None:
-        self._refusal = flow.exceptions.MlflowException
-        self.address = address
-
-    def __call__(self, question: Callable[[], T]) -> T | None:
-        try:
-            return question()
-        except self._refusal as refusal:
-            if refusal.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"):
-                return None
-            raise ModelError(
-                f"the MLflow store {tracking.shown(self.address)} did not answer ({tracking.said(refusal)}); check that it runs, its address and credentials"
-            ) from refusal
-        except ModelError:
-            raise
-        except Exception as failure:
-            raise ModelError(
-                f"the MLflow store {tracking.shown(self.address)} did not answer ({type(failure).__name__}); check that it runs and its address"
-            ) from failure
-
-
-def _registered(ask: _Asker, client: Any, name: str) -> Any:
+def _registered(ask: Asker, client: Any, name: str) -> Any:
     model = ask(lambda: client.get_registered_model(name))
     if model is None:
         raise ModelError(
@@ -158,7 +132,7 @@ def _registered(ask: _Asker, client: Any, name: str) -> Any:
     return model
 
 
-def _version(ask: _Asker, client: Any, name: str, version: str) -> _Found:
+def _version(ask: Asker, client: Any, name: str, version: str) -> Found:
     found = ask(lambda: client.get_model_version(name, version))
     if found is None:
         _registered(ask, client, name)
@@ -166,7 +140,7 @@ def _version(ask: _Asker, client: Any, name: str, version: str) -> _Found:
     source = ask(lambda: client.get_model_version_download_uri(name, version))
     if not source:
         raise ModelError(f"version {version} of model {name!r} names no files; register it again")
-    return _Found(
+    return Found(
         source=_plain(ask, client, str(source)),
         name=name,
         version=version,
@@ -176,18 +150,18 @@ def _version(ask: _Asker, client: Any, name: str, version: str) -> _Found:
     )
 
 
-def _plain(ask: _Asker, client: Any, source: str) -> str:
+def _plain(ask: Asker, client: Any, source: str) -> str:
     """A version's source may itself be a logged model."""
     if match := re.fullmatch(_LOGGED, source):
         return _logged(ask, client, match[1], f"its logged model {match[1]} is gone").source
     return source
 
 
-def _logged(ask: _Asker, client: Any, model_id: str, missing: str) -> _Found:
+def _logged(ask: Asker, client: Any, model_id: str, missing: str) -> Found:
     model = ask(lambda: client.get_logged_model(model_id))
     if model is None:
         raise ModelError(f"{missing} in {tracking.shown(ask.address)}; name another, or package the model again")
-    return _Found(
+    return Found(
         source=str(model.artifact_location),
         name=model.name,
         digest=model.tags.get(manifest.KEY),
@@ -196,7 +170,7 @@ def _logged(ask: _Asker, client: Any, model_id: str, missing: str) -> _Found:
     )
 
 
-def _of_run(ask: _Asker, client: Any, flow: ModuleType, run_id: str, path: str) -> _Found:
+def _of_run(ask: Asker, client: Any, flow: ModuleType, run_id: str, path: str) -> Found:
     run = ask(lambda: client.get_run(run_id))
     if run is None:
         raise ModelError(f"no run {run_id} in {tracking.shown(ask.address)}; copy its id from the run's page")
@@ -208,14 +182,14 @@ def _of_run(ask: _Asker, client: Any, flow: ModuleType, run_id: str, path: str) 
     below = f"{run.info.artifact_uri.rstrip('/')}/{path}"
     if not ask(lambda: client.list_artifacts(run_id, path)):
         raise ModelError(f"run {run_id} has no model {path!r} in {tracking.shown(ask.address)}; name one that it logged")
-    return _Found(source=below, name=path.rsplit("/", 1)[-1], run_id=run_id, fixed=False)
+    return Found(source=below, name=path.rsplit("/", 1)[-1], run_id=run_id, fixed=False)
 
 
 # -- bringing the files ------------------------------------------------------------------------------------------------------------
 
 
-def _bring(flow: ModuleType, found: _Found, folder: Path, uri: str, address: str) -> None:
-    ask = _Asker(flow, address)
+def _bring(flow: ModuleType, found: Found, folder: Path, uri: str, address: str) -> None:
+    ask = Asker(flow, address)
     with placing.incoming(folder) as arriving:
         arrived = placing.copying(
             lambda: ask(lambda: flow.artifacts.download_artifacts(artifact_uri=found.source, dst_path=str(arriving), tracking_uri=address)),
@@ -230,7 +204,7 @@ def _bring(flow: ModuleType, found: _Found, folder: Path, uri: str, address: str
 # -- addresses --------------------------------------------------------------------------------------------------------------------
 
 
-def _resolved(uri: str, folder: Path, found: _Found) -> Resolved:
+def _resolved(uri: str, folder: Path, found: Found) -> Resolved:
     return Resolved(uri, folder, found.name, found.version, found.digest, found.run_id, found.model_id)
 
 
@@ -250,12 +224,3 @@ def local(source: str) -> Path | None:
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return Path(urllib.request.url2pathname(parts.path))
     return Path(source) if not parts.scheme and Path(source).is_absolute() else None
-
-
-@contextmanager
-def _store(address: str) -> Iterator[ModuleType]:
-    """MLflow at `address`; a SQLite file that is not there is said, not made."""
-    if (file := tracking.database(address)) and not file.is_file():
-        raise ModelError(f"there is no MLflow store at {file}; name one with --tracking-uri or MLFLOW_TRACKING_URI")
-    with tracking.store(address) as flow:
-        yield flow
