@@ -141,7 +141,10 @@ class Answerer:
             ("seed", request.seed is not None, can.seed),
             ("frequency_penalty", bool(request.frequency_penalty), can.penalties),
             ("presence_penalty", bool(request.presence_penalty), can.penalties),
-            ("repetition_penalty", (request.repetition_penalty or 1.0) != 1.0, can.penalties),
+            ("repetition_penalty", (request.repetition_penalty or 1.0) != 1.0, can.repetition_penalty),
+            ("min_p", bool(request.min_p), can.min_p),
+            ("ignore_eos", request.ignore_eos, can.own_ends),
+            ("stop_token_ids", bool(request.stop_token_ids and request.min_tokens), can.own_ends),
             ("logit_bias", bool(request.logit_bias), can.logit_bias),
             ("response_format", request.guide is not None, can.guidance),
         ):

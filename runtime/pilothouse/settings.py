@@ -55,7 +55,7 @@ class Settings(BaseSettings):
         "auto", description="What computes the tokens; auto reads the model and the CPU."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Promised device: with cuda, an answer from the CPU fails readiness."
+        "auto", description="Promised device: with cuda, a server that no GPU answers ends with the reason."
     )
     threads: int = Field(0, ge=0, le=1024, description="Compute threads. 0: the CPU quota of the container.")
     rows: int = Field(0, ge=0, le=1024, description="Most requests computed at once. 0: by the CPU's features and the memory.")

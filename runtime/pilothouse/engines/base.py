@@ -1,16 +1,17 @@
-"""The two seams: `Engine`, what the runtime sees, and `StepEngine`, what the batching loop sees.
+"""The seams: `Engine`, what the runtime sees, and below it what the loop drives: `StepEngine`, or `TokenEngine` where a library does it all.
 
-`engines/scripted.py` implements both for tests; `engines/loop.py` makes an `Engine` out of any `StepEngine`.
+`engines/scripted.py` implements two of them for tests; `engines/loop.py` makes an `Engine` out of either of the lower ones.
 """
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pilothouse.messages import Chunk, Guide, Sampling
+from pilothouse.errors import PilothouseError
+from pilothouse.messages import Chunk, FinishReason, Guide, Sampling
 
 Logits = NDArray[np.float32]
 
@@ -21,8 +22,11 @@ class Capabilities:
 
     logprobs: bool = True
     seed: bool = True
-    penalties: bool = True
+    penalties: bool = True  # presence and frequency
+    repetition_penalty: bool = True
+    min_p: bool = True
     logit_bias: bool = True
+    own_ends: bool = True  # a request's own end tokens: ignore_eos, and stop_token_ids that min_tokens holds back
     guidance: bool = True
     prefix_cache: bool = False
     rollback: bool = False  # drafts may be fed and taken back
@@ -67,6 +71,7 @@ class Stats:
     alive: bool
     steps: int  # counts up while the engine makes progress
     idle: bool
+    broken: bool = False  # it failed, and could not be built again
 
 
 class StepEngine(Protocol):
@@ -108,6 +113,52 @@ class StepEngine(Protocol):
 
     def close(self) -> None:
         """Free everything. Called once, from the owning thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a step gave one row of a `TokenEngine`: a token, or why it ended, or both. `cached` counts prompt tokens, known at the end."""
+
+    row: int
+    token: int | None = None
+    ended: FinishReason | PilothouseError | None = None
+    cached: int = 0
+
+
+@runtime_checkable
+class TokenEngine(Protocol):
+    """Schedules and draws by itself: jobs go in, tokens come out. Every call comes from the one thread that owns it.
+
+    Row handles are small integers chosen by the caller, free again after `withdraw`, which every row gets, however it ended.
+    """
+
+    name: str
+    device: str
+    capabilities: Capabilities
+    rows: int
+    context: int
+    tokens_per_step: int
+
+    def room(self) -> bool:
+        """Whether a row that is opened now is computed with the others, and not after them."""
+
+    def begin(self, row: int, job: Job) -> None:
+        """Open `row`. Raises a `PilothouseError` that is the job's own fault; anything else is a broken engine."""
+
+    def run(self) -> list[Drawn]:
+        """One step. Raises when the engine is broken; what failed for one row alone is its `ended`."""
+
+    def withdraw(self, row: int) -> None:
+        """Close the row, wherever it is in its answer."""
+
+    def usage(self) -> float: ...
+
+    def warm_up(self) -> None:
+        """Run every size of batch that a first request would otherwise pay for."""
+
+    def describe(self) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
 
 
 class TextStream(Protocol):

@@ -1,10 +1,22 @@
 """Who may come in: the queue's bound, counted where jobs enter and leave, so that it holds whatever happens in between."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sized
+from typing import Protocol
 
-from pilothouse.engines.ledger import Ledger
+from pilothouse.engines.plan import Limits
 from pilothouse.errors import InvalidRequest, NotReady, Overloaded
+
+
+class Rows(Protocol):
+    """What the door asks of whoever gives rows to jobs."""
+
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def running(self) -> Sized: ...
+    @property
+    def blocked(self) -> bool: ...
 
 
 class Door:
@@ -35,26 +47,28 @@ class Door:
             self.is_open = False
             self.stopping = self.stopping or stopping
 
-    def enter(self, ledger: Ledger | None, put: Callable[[], None]) -> None:
+    def enter(self, rows: Rows | None, put: Callable[[], None]) -> None:
         """Count a job in and `put` it into the queue, or raise what `check` raises."""
         with self._lock:
-            self.check(1, ledger)
+            self.check(1, rows)
             self._entered += 1
             put()
 
     def leave(self) -> None:
         self._left += 1
 
-    def check(self, jobs: int, ledger: Ledger | None) -> None:
+    def check(self, jobs: int, rows: Rows | None) -> None:
         """Raise unless there is room for `jobs` more: `NotReady`, `Overloaded`, or `InvalidRequest` where there never is."""
-        if not self.is_open or ledger is None:
+        if not self.is_open or rows is None:
             raise self.refusal()
-        most = ledger.limits.rows + self._queue
+        most = rows.limits.rows + self._queue
         if jobs > most:
             raise InvalidRequest(f"{jobs} answers at once are more than the {most} this server has places for; ask for fewer", field="n")
-        rows = len(ledger.running) if ledger.blocked else ledger.limits.rows  # without memory a free row is none
-        if self.inside + jobs > rows + self._queue:
-            raise Overloaded(f"the queue is full ({self._queue} may wait); try again later", retry_after=1.0 + self.inside // max(1, rows))
+        places = len(rows.running) if rows.blocked else rows.limits.rows  # without memory a free row is none
+        if self.inside + jobs > places + self._queue:
+            raise Overloaded(
+                f"the queue is full ({self._queue} may wait); try again later", retry_after=1.0 + self.inside // max(1, places)
+            )
 
     def refusal(self) -> NotReady:
         """What those hear who can't be served."""

@@ -4,8 +4,6 @@ Only the forward pass is the library's: tokens go in, logits come out, and sampl
 mean the same as on every engine. The Generator is kept between requests and rewound to where the next prompt differs from the last text.
 """
 
-import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pilothouse.engines import genai_model
 from pilothouse.engines.base import Capabilities, Logits, Work
 from pilothouse.errors import ModelError
 
@@ -37,37 +36,33 @@ class GenaiStep:
         *,
         threads: int,
         context: int,
+        device: genai_model.Device = "auto",
         kv_memory_bytes: int = 0,
         prefix_cache: bool = True,
         prefix_isolation: bool = True,
     ) -> None:
         started = time.perf_counter()
-        described = _read(folder)
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # on by default, and read when the library loads
-        import onnxruntime_genai
-
-        self._library = onnxruntime_genai
+        facts = genai_model.read(folder)
         self._threads = threads
-        self._token_bytes = described["num_hidden_layers"] * described["num_key_value_heads"] * described["head_size"] * 2 * FLOAT
+        self._token_bytes = facts.token_bytes(FLOAT)
         fitting = kv_memory_bytes // self._token_bytes if kv_memory_bytes else context
-        self.context: int = min(context, described["context_length"], fitting)
+        self.context: int = min(context, facts.context, fitting)
         if self.context < 2:
             raise ModelError(
                 f"kv_memory_bytes {kv_memory_bytes} holds no text: the model in {folder} needs {self._token_bytes} bytes for each token"
             )
         self.tokens_per_step = min(STEP_TOKENS, self.context)
-        self._turns = described["type"].startswith("phi") and described["context_length"] > LONG_ROPE
+        self._turns = facts.type.startswith("phi") and facts.context > LONG_ROPE
+        self._model = genai_model.load(folder, facts, device=device, threads=threads)
+        self._library = genai_model.library()
         try:
-            config = onnxruntime_genai.Config(str(folder))
-            config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
-            self._model = onnxruntime_genai.Model(config)
             self._generator = self._open()
             self._generator.append_tokens(np.zeros(min(2, self.context), np.int32))
             _, answered, self._vocabulary = self._generator.get_output("logits").shape
             self._wide = answered > 1  # a pruned head answers the last position only
         except (RuntimeError, TypeError, ValueError) as error:
             raise ModelError(
-                f"onnxruntime-genai can't load the model in {folder}; export it with its model builder again: {error}"
+                f"onnxruntime-genai can't run the model in {folder}; export it with its model builder again: {error}"
             ) from error
         self.device = str(self._model.device_type).lower()
         self._rewinds = self._try_rewind()
@@ -191,26 +186,3 @@ class GenaiStep:
     def _last(self, wanted: int) -> Logits:
         logits = self._generator.get_logits()[0] if wanted == 1 else self._generator.get_output("logits")[0, -wanted:]
         return np.ascontiguousarray(logits, np.float32)
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    """The parts of genai_config.json that sizes follow from."""
-    file = folder / "genai_config.json"
-    try:
-        model = json.loads(file.read_text("utf-8"))["model"]
-        decoder = model["decoder"]
-        graph = folder / decoder["filename"]
-        facts = {
-            "type": str(model["type"]),
-            "context_length": int(model["context_length"]),
-            **{name: int(decoder[name]) for name in ("num_hidden_layers", "num_key_value_heads", "head_size")},
-        }
-    except OSError:
-        raise ModelError(
-            f"there is no genai_config.json in {folder}: give the folder that onnxruntime-genai's model builder wrote"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{file} does not describe a model of onnxruntime-genai's builder ({error!r}): export it again") from None
-    if not graph.is_file():
-        raise ModelError(f"{file} names {graph.name}, and the folder has no such file: fetch the model again, whole")
-    return facts

@@ -218,7 +218,7 @@ class _Row:
 def _device(torch: Any, asked: str) -> str:
     found = "cuda" if torch.cuda.is_available() else "cpu"
     if asked == "cuda" and found != "cuda":
-        raise ModelError("device is cuda and torch sees no GPU: give the container one, or set device to cpu")
+        raise ModelError("no GPU answered: device is cuda and torch sees none; give the pod a GPU, or set device to cpu")
     return found if asked == "auto" else asked
 
 

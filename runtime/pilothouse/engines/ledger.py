@@ -17,10 +17,11 @@ from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from pilothouse.engines.entry import NOWHERE, Entry
+from pilothouse.engines.late import late
 from pilothouse.engines.lookup import Lookup
 from pilothouse.engines.plan import Ending, Limits, Outcome, Plan, Share
 from pilothouse.engines.waiting import Waiting
-from pilothouse.errors import ContextLengthExceeded, DeadlineExceeded, Overloaded, PilothouseError
+from pilothouse.errors import ContextLengthExceeded, PilothouseError
 from pilothouse.messages import FinishReason
 
 LEAST_CHUNK = 6  # prompt tokens a step has room for, however many rows answer: less than half of what eight answers cost
@@ -74,12 +75,7 @@ class Ledger:
         return plan
 
     def _expire(self, now: float, plan: Plan) -> None:
-        limits = self.limits
-        late = [entry for entry in self.waiting if now - entry.arrived > (limits.request_seconds if entry.begun else limits.queue_seconds)]
-        for entry in late:
-            plan.ended.append((entry, _too_long() if entry.begun else _queued_too_long(limits.queue_seconds)))
-        for entry in [entry for entry in self.running.values() if now - entry.arrived > limits.request_seconds]:
-            plan.ended.append((entry, _too_long()))
+        plan.ended += late(self.waiting, self.running.values(), self.limits, now)
         for entry, _ in plan.ended:
             self.withdraw(entry)
 
@@ -235,14 +231,6 @@ class Ledger:
 def _same(one: list[int], other: list[int], size: int) -> bool:
     """Whether both are longer than `size` and begin with the same so many tokens."""
     return min(len(one), len(other)) > size and one[:size] == other[:size]
-
-
-def _too_long() -> DeadlineExceeded:
-    return DeadlineExceeded("the answer took longer than the server allows; ask for fewer tokens with max_tokens")
-
-
-def _queued_too_long(seconds: float) -> Overloaded:
-    return Overloaded(f"no row became free within {seconds:g} s; try again later", retry_after=max(1.0, seconds / 4))
 
 
 def _never_fits(entry: Entry) -> Ending:

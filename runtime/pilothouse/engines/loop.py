@@ -1,4 +1,4 @@
-"""The one thread that owns an engine: decide (ledger), compute (bench), account (ledger), write (writer), one step after the other.
+"""The one thread that owns an engine: decide, compute and account (driver), write (writer), one step after the other.
 
 Event loops tell it things through one queue and hear from it once per step, so neither waits for the other. With nothing to do the thread
 sleeps on that queue.
@@ -14,13 +14,13 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from pilothouse.engines.base import Capabilities, Guidance, Job, Stats, StepEngine, Vocabulary
-from pilothouse.engines.bench import Bench
+from pilothouse.engines.base import Capabilities, Guidance, Job, Stats, StepEngine, TokenEngine, Vocabulary
 from pilothouse.engines.door import Door
+from pilothouse.engines.driver import Driver, Stepping
 from pilothouse.engines.entry import Entry
-from pilothouse.engines.ledger import Ledger
 from pilothouse.engines.mailbox import Mailbox, Outbox, Stream
 from pilothouse.engines.plan import Ending, Limits, Plan
+from pilothouse.engines.relay import Relay
 from pilothouse.engines.waiting import Waiting
 from pilothouse.engines.writer import Writer
 from pilothouse.errors import ContextLengthExceeded, EngineFailed, InvalidRequest
@@ -50,7 +50,7 @@ class _Stop:
 
 
 class Loop:
-    """An `Engine` made of a `StepEngine`.
+    """An `Engine` made of a `StepEngine` or a `TokenEngine`.
 
     The callbacks are called on the engine's thread and must be quick: `on_queue` hears for how many seconds a job waited, `on_cancel` that a
     client left before its answer was complete, `on_failure` what the engine raised.
@@ -63,7 +63,7 @@ class Loop:
 
     def __init__(
         self,
-        make: Callable[[], StepEngine],
+        make: Callable[[], StepEngine | TokenEngine],
         vocabulary: Vocabulary,
         *,
         guidance: Callable[[], Guidance] | None = None,
@@ -90,18 +90,19 @@ class Loop:
         self._outbox = Outbox()
         self._waiting = Waiting()
         self._requests: dict[Entry, _Request] = {}
-        self._bench: Bench | None = None
-        self._ledger: Ledger | None = None
+        self._driver: Driver | None = None
+        self._rows: Driver | None = None  # the driver, while its engine is whole
         self._thread: threading.Thread | None = None
         self._facts: dict[str, Any] = {}
 
         self._door = Door(queue)
         self._steps = 0
         self._kv_used = 0.0
+        self._broken = False
         self.progressed = clock()  # monotonic seconds of the last step or the last sign of idleness; stands still in a hung step
 
     def __repr__(self) -> str:
-        return f"<Loop {self.name} on {self.device}: {'open' if self._door.is_open else 'shut'}, {self._steps} steps, {self._ledger!r}>"
+        return f"<Loop {self.name} on {self.device}: {'open' if self._door.is_open else 'shut'}, {self._steps} steps, {self._rows!r}>"
 
     # -- what the runtime sees, from any thread --------------------------------------------------------------------------------
 
@@ -117,7 +118,7 @@ class Loop:
         self.reserve(1)
         self._check(job)
         request = _Request(Entry(job, self._clock()), Writer(job, self._vocabulary), Mailbox(asyncio.get_running_loop()))
-        self._door.enter(self._ledger, partial(self._inbox.put, request))
+        self._door.enter(self._rows, partial(self._inbox.put, request))
         return Stream(request.mailbox, partial(self._inbox.put, _Left(request)))
 
     def prepare(self, guide: Guide) -> None:
@@ -127,7 +128,7 @@ class Loop:
 
     def reserve(self, jobs: int) -> None:
         """Raise `Overloaded` unless `jobs` more could be queued now. Nothing is held: queue them before the event loop turns."""
-        self._door.check(jobs, self._ledger)
+        self._door.check(jobs, self._rows)
 
     def stop(self) -> None:
         """End the thread; jobs that run or wait end with `NotReady`. A step that hangs is left behind after 10 s."""
@@ -141,14 +142,15 @@ class Loop:
             self._inbox.put(_Stop())
 
     def stats(self) -> Stats:
-        ledger, inside = self._ledger, self._door.inside
-        running = len(ledger.running) if ledger else 0
+        rows, inside = self._rows, self._door.inside
+        running = len(rows.running) if rows else 0
         return Stats(
             waiting=max(0, inside - running),
             running=running,
-            rows=ledger.limits.rows if ledger else 0,
+            rows=rows.limits.rows if rows else 0,
             kv_used=self._kv_used,
             alive=self._door.is_open,
+            broken=self._broken,
             steps=self._steps,
             idle=not inside,
         )
@@ -181,16 +183,16 @@ class Loop:
             while not self._serve(rebuilt):
                 rebuilt = True
         finally:
+            self._broken = not self._door.stopping
             self._door.shut()
             self._close()
             self._end_all()
 
     def _build(self) -> None:
-        """An engine that has answered once, and a ledger for it."""
+        """An engine that has answered once, and its driver."""
         if self._guidance is None and self._make_guidance is not None:
             self._guidance = self._make_guidance()
         engine = self._make()
-        self._bench = Bench(engine, self._vocabulary.size, self._guidance, self._on_failure)
         queue_seconds, request_seconds = self._seconds
         limits = Limits(
             rows=min(engine.rows, engine.tokens_per_step),
@@ -201,23 +203,27 @@ class Loop:
             queue_seconds=queue_seconds,
             request_seconds=request_seconds,
         )
-        self._bench.answer_once(limits, self._clock())
+        if isinstance(engine, TokenEngine):
+            driver: Driver = Relay(engine, self._waiting, limits)
+        else:
+            driver = Stepping(engine, self._vocabulary.size, self._guidance, self._waiting, limits, self._on_failure)
+        self._driver = driver
+        driver.answer_once(self._clock())
         self.name, self.device, self.capabilities, self.context = engine.name, engine.device, engine.capabilities, engine.context
         self._facts = engine.describe()
-        self._ledger = Ledger(self._bench, self._waiting, limits)
+        self._rows = driver
         self._door.open()
 
     def _serve(self, rebuilt: bool) -> bool:
         """Serve with one engine. True: over; False: it broke, and another one has taken its place."""
-        bench, ledger, begun = self._bench, self._ledger, self._steps
-        assert bench is not None
-        assert ledger is not None
+        driver, begun = self._driver, self._steps
+        assert driver is not None
         try:
-            while self._listen(bench, ledger):
-                self._turn(bench, ledger)
+            while self._listen(driver):
+                self._turn(driver)
             return True
         except Exception as error:
-            self._fail(ledger, error)
+            self._fail(driver, error)
             if self._door.stopping or (rebuilt and self._steps == begun):
                 return True
         try:
@@ -227,12 +233,12 @@ class Loop:
             return True
         return False
 
-    def _listen(self, bench: Bench, ledger: Ledger) -> bool:
+    def _listen(self, driver: Driver) -> bool:
         """Take in what was said since the last step; sleep while there is nothing to do. False: stop."""
         while True:
-            self._kv_used, self.progressed = bench.engine.usage(), self._clock()
+            self._kv_used, self.progressed = driver.usage(), self._clock()
             try:
-                said = self._inbox.get(block=not ledger.running and not len(self._waiting))
+                said = self._inbox.get(block=not driver.running and not len(self._waiting))
             except Empty:
                 return True
             if isinstance(said, _Stop):
@@ -240,13 +246,13 @@ class Loop:
             if isinstance(said, _Request):
                 self._requests[said.entry] = said
                 self._waiting.add(said.entry)
-            elif ledger.withdraw(said.request.entry):
+            elif driver.withdraw(said.request.entry):
                 self._forget(said.request.entry)
                 self._on_cancel()
 
-    def _turn(self, bench: Bench, ledger: Ledger) -> None:
+    def _turn(self, driver: Driver) -> None:
         """One step."""
-        plan = ledger.plan(self._clock())
+        plan = driver.plan(self._clock())
         for entry in plan.admitted:
             writer = self._requests[entry].writer
             writer.cached, writer.queued = entry.cached, self._clock() - entry.arrived
@@ -255,33 +261,35 @@ class Loop:
             self._end(entry, ending)
         self._outbox.flush()  # these need not wait for the step
         if plan.shares:
-            self._answer(plan, bench, ledger)
+            self._answer(plan, driver)
             self._steps += 1
         self._outbox.flush()
 
-    def _answer(self, plan: Plan, bench: Bench, ledger: Ledger) -> None:
+    def _answer(self, plan: Plan, driver: Driver) -> None:
         """Tokens to chunks: the last of a row says why it ends, unless its text does so before."""
-        answers = bench.compute(plan.shares)
-        outcomes = ledger.account(plan, [[sampled.token for sampled in answer] for answer in answers])
-        for outcome, answer in zip(outcomes, answers, strict=True):
+        for outcome, answer in driver.step(plan):
             request = self._requests.get(outcome.entry)
             if request is None:
                 continue  # `stop` gave this step up, and now it has come back
+            request.writer.cached = outcome.entry.cached
+            if outcome.error is not None:
+                self._end(outcome.entry, outcome.error)
+                continue
             for place, sampled in enumerate(answer[: outcome.kept], 1):
                 chunk = request.writer.add(sampled, outcome.reason if place == outcome.kept else None)
                 if chunk is not None:
                     self._outbox.put(request.mailbox, chunk)
                 if request.writer.ended:
-                    ledger.withdraw(outcome.entry)
+                    driver.withdraw(outcome.entry)
                     self._forget(outcome.entry)
                     break
 
-    def _fail(self, ledger: Ledger, error: Exception) -> None:
+    def _fail(self, driver: Driver, error: Exception) -> None:
         """The engine broke: nobody new, its rows end, its memory is freed; those who wait go on waiting."""
         self._door.shut()
         self._on_failure(error)
-        self._ledger = None
-        ledger.abandon()
+        self._rows = None
+        driver.abandon()
         waiting = set(self._waiting)
         for entry in [entry for entry in self._requests if entry not in waiting]:
             self._end(entry, EngineFailed())
@@ -316,9 +324,9 @@ class Loop:
 
     def _close(self) -> None:
         """Free the engine; one that is broken may not even close."""
-        bench, self._bench = self._bench, None
-        if bench is not None:
+        driver, self._driver = self._driver, None
+        if driver is not None:
             try:
-                bench.close()
+                driver.close()
             except Exception as error:
                 self._on_failure(error)

@@ -53,8 +53,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step gave one row: how many of the sampled tokens count, and why it is over, if it is."""
+    """What a step gave one row: how many of the sampled tokens count, and why it is over, if it is; `error` where it failed alone."""
 
     entry: Entry
     kept: int
     reason: FinishReason | None
+    error: PilothouseError | None = None

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pilothouse.engines import cpu
-from pilothouse.engines.base import StepEngine
+from pilothouse.engines import cpu, genai_model
+from pilothouse.engines.base import StepEngine, TokenEngine
 from pilothouse.engines.refusals import GraphRefused
 from pilothouse.errors import ModelError
 from pilothouse.settings import Settings
@@ -27,7 +27,7 @@ class Choice:
     context: int  # the model's own window, in tokens
     reasons: list[str] = field(default_factory=list)
 
-    def __call__(self) -> StepEngine:
+    def __call__(self) -> StepEngine | TokenEngine:
         """The first engine that takes this model. Raises `ModelError` when the one that was asked for refuses, or none is left."""
         self.reasons.clear()
         for name in self._candidates():
@@ -54,9 +54,21 @@ class Choice:
             raise ModelError(
                 "engine transformers needs a Transformers model and this is an ONNX one; set engine to auto, paged, slots or genai"
             )
+        if asked in ("paged", "slots") and self.settings.device == "cuda":
+            raise ModelError(
+                f"no GPU answered: device is cuda and the {asked} engine computes on the cpu; set engine to auto, or device to cpu"
+            )
         if asked != "auto":
             self.reasons.append(f"setting engine is {asked}")
             return (asked,)
+        provider = genai_model.read(self.folder).provider
+        if self.settings.device == "cuda":
+            genai_model.refuse(self.folder, provider, "cuda")  # before anything is loaded
+            self.reasons.append("setting device is cuda, which only the genai engine computes on")
+            return ("genai",)
+        if self.settings.device == "auto" and provider == "cuda":
+            self.reasons.append("the model is a build for CUDA")
+            return ("genai", "paged", "slots")
         first, why = cpu.choose(cpu.features())
         self.reasons.append(why)
         return (first, *(name for name in ONNX_ENGINES if name != first))
@@ -112,14 +124,29 @@ def _slots(c: Choice) -> StepEngine:
     )
 
 
-def _genai(c: Choice) -> StepEngine:
+def _genai(c: Choice) -> StepEngine | TokenEngine:
+    s = c.settings
+    if genai_model.read(c.folder).batching is not None:
+        from pilothouse.engines.genai_batching import GenaiBatching
+
+        return GenaiBatching(
+            c.folder,
+            threads=c.threads,
+            context=c.window,
+            rows=s.rows,
+            device=s.device,
+            kv_memory_bytes=s.kv_memory_bytes,  # a GPU's own memory is the library's to look at
+            step_tokens=s.step_tokens,
+            prefix_cache=s.prefix_cache,
+            prefix_isolation=s.prefix_isolation,
+        )
     from pilothouse.engines.genai import GenaiStep
 
-    s = c.settings
     return GenaiStep(
         c.folder,
         threads=c.threads,
         context=c.window,
+        device=s.device,
         kv_memory_bytes=c.kv_memory,
         prefix_cache=s.prefix_cache,
         prefix_isolation=s.prefix_isolation,
@@ -142,4 +169,9 @@ def _transformers(c: Choice) -> StepEngine:
     )
 
 
-_MAKERS: dict[str, Callable[[Choice], StepEngine]] = {"paged": _paged, "slots": _slots, "genai": _genai, "transformers": _transformers}
+_MAKERS: dict[str, Callable[[Choice], StepEngine | TokenEngine]] = {
+    "paged": _paged,
+    "slots": _slots,
+    "genai": _genai,
+    "transformers": _transformers,
+}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pilothouse.chat.tokenizer import Tokenizer
 from pilothouse.engines import timing
+from pilothouse.engines.base import TokenEngine
 from pilothouse.engines.timing import Timing
 from pilothouse.errors import ModelError
 from pilothouse.models import pocket, registry, source
@@ -25,6 +26,10 @@ def engines(settings: Settings, *, seconds: float = 1.0) -> Iterator[tuple[str, 
             engine = choice()
         except ModelError as refusal:
             yield name, str(refusal)
+            continue
+        if isinstance(engine, TokenEngine):
+            engine.close()
+            yield name, "it schedules by itself, on another device: not timed beside the engines of the CPU"
             continue
         try:
             engine.warm_up()

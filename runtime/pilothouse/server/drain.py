@@ -30,7 +30,8 @@ async def leave(server: "PilothouseServer", *, lame_duck_seconds: float, drain_s
     calls = asyncio.create_task(server.grpc.stop(drain_seconds + 10))
     unloaded = True
     if not await _within(drain_seconds, rest, calls):
-        log.warning("draining: time is up with %d REST requests; ending what still runs", server.rest.busy)
+        if drain_seconds:  # else nobody was promised any
+            log.warning("draining: time is up with %d REST requests; ending what still runs", server.rest.busy)
         # An engine that stops ends its answers with an error each, which their clients may still read.
         unloaded = await _within(UNLOAD_SECONDS, asyncio.create_task(server.unload()))
         await _within(FLUSH_SECONDS, rest, calls)

@@ -1,6 +1,6 @@
 """Liveness and readiness, each with its reason.
 
-Live: the event loop answers (this code runs) and no engine has stood still with work to do. Ready: every model is loaded and warm, its
+Live: the event loop answers (this code runs), no engine has failed for good or stood still with work to do. Ready: every model is loaded and warm, its
 engine is alive on the promised device, and the server is not on its way out. No model at all is not ready.
 """
 
@@ -74,6 +74,8 @@ class Health:
             stats = _ask(model, "stats")
             if stats is None:
                 continue
+            if stats.broken:
+                return f"the engine of {model.name} failed and could not be built again"
             seen = self._progress.setdefault(model.name, _Progress(stats.steps))
             if stats.idle or stats.steps != seen.steps:
                 seen.steps, seen.stuck_since = stats.steps, None

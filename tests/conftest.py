@@ -1,0 +1,21 @@
+"""What was not run, said at the end and not only by a letter among dots."""
+
+from pathlib import Path
+
+import pytest
+
+GPU = any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not GPU and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [report.nodeid for report in terminalreporter.getreports("skipped") if "gpu" in report.keywords]
+    if skipped:
+        terminalreporter.write_line(f"not run, for want of a GPU ({len(skipped)}):")
+        for name in sorted(skipped):
+            terminalreporter.write_line(f"  {name}")
