@@ -184,6 +184,12 @@ def test_settings_arrive_as_they_were_written(chart: Chart) -> None:
     assert checksum[0] != checksum[1]
 
 
+def test_the_chat_page_is_served_only_when_it_is_asked_for(chart: Chart) -> None:
+    """A release is an API; the page is a setting away."""
+    assert chart.one("ConfigMap")["data"]["PILOTHOUSE_PAGE"] == "false"
+    assert chart.one("ConfigMap", {"settings": {"page": True}})["data"]["PILOTHOUSE_PAGE"] == "true"
+
+
 def test_keys_are_a_file_that_follows_its_secret(chart: Chart) -> None:
     """A subPath mount would never see a changed Secret; keys never stand in the environment."""
     values = {"apiKeys": {"existingSecret": "keys", "key": "all"}}
