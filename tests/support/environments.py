@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -26,8 +27,27 @@ def _uv() -> str:
 
 def environment(requirements: Path) -> Path:
     """The interpreter of an environment that holds what the file pins, and nothing else; safe in several processes at once."""
+
+    def make(folder: Path) -> None:
+        _run("venv", "--quiet", "--relocatable", "--python", VERSION, str(folder))
+        _run("pip", "install", "--quiet", "--python", str(folder / "bin/python"), "--requirement", str(requirements))
+
+    return _made(requirements, make) / "bin/python"
+
+
+def overlay(requirements: Path) -> Path:
+    """A folder with what the file pins and nothing it needs, for the PYTHONPATH of an environment that holds another version."""
+
+    def make(folder: Path) -> None:
+        _run("pip", "install", "--quiet", "--no-deps", "--python", VERSION, "--target", str(folder), "--requirement", str(requirements))
+
+    return _made(requirements, make)
+
+
+def _made(requirements: Path, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` fills, once for each content of the file."""
     digest = hashlib.sha256(requirements.read_bytes() + VERSION.encode()).hexdigest()[:16]
-    home = _cache() / "clients"
+    home = _cache() / requirements.parents[1].name
     wanted = home / f"{requirements.stem}-{digest}"
     home.mkdir(parents=True, exist_ok=True)
     with (home / f"{wanted.name}.lock").open("w") as lock:
@@ -35,16 +55,15 @@ def environment(requirements: Path) -> Path:
         if not wanted.is_dir():
             scratch = Path(tempfile.mkdtemp(dir=home))
             try:
-                made = scratch / "environment"
-                _run("venv", "--quiet", "--relocatable", "--python", VERSION, str(made))
-                _run("pip", "install", "--quiet", "--python", str(made / "bin/python"), "--requirement", str(requirements))
-                made.rename(wanted)
+                make(scratch / "made")
+                (scratch / "made").rename(wanted)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
-    return wanted / "bin/python"
+    return wanted
 
 
 def _run(*arguments: str) -> None:
-    done = subprocess.run([_uv(), *arguments], capture_output=True, text=True, check=False)
+    # Without this project's own overrides: such an environment holds what its file says, and nothing that we made of it.
+    done = subprocess.run([_uv(), "--no-config", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"uv {' '.join(arguments[:2])} failed:\n{done.stderr[-2000:]}")
