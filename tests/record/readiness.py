@@ -12,8 +12,9 @@ from record.sides import MLFLOW, MODEL, TOY, Ours, Side, Stock, gate_model
 
 
 async def probes(host: Host) -> str:
-    """Liveness and readiness, each asked with a second's patience, as a kubelet asks."""
-    return f"live {await host.status('/v2/health/live', 1.0)}, ready {await host.status(seconds=1.0)}"
+    """Liveness and readiness, both asked at once, with three times a kubelet's patience."""
+    live, ready = await asyncio.gather(host.status("/v2/health/live", 3.0), host.status(seconds=3.0))
+    return f"live {live}, ready {ready}"
 
 
 async def unloading(side: Side) -> Seen:
@@ -54,11 +55,11 @@ async def dying(side: Side) -> Seen:
         assert isinstance(side, Stock)
         host = await side.workers()
         asked, quiet = calls.body("exit 0"), calls.body()
-    died = asyncio.create_task(told(host, asked, 3.0))
+    died = asyncio.create_task(told(host, asked, 3.0 if side.stock else 20.0))
     if side.stock:
         await died
         next_one = await told(host, quiet, 3.0)
-        ready = f"ready {await host.status(seconds=1.0)}"
+        ready = f"ready {await host.status()}"
     else:
         await died
 
@@ -66,9 +67,9 @@ async def dying(side: Side) -> Seen:
             return await host.status() == "200"
 
         await waited(mended, 10)
-        next_one, ready = await told(host, quiet, 10.0), f"ready {await host.status(seconds=1.0)}"
+        next_one, ready = await told(host, quiet, 20.0), f"ready {await host.status()}"
     host.signal(signal.SIGTERM)
-    end = await host.ended(8)
+    end = await host.ended(10)
     host.end()
     return {
         "what computes dies: the request in it": died.result(),
@@ -124,7 +125,7 @@ async def blocking(side: Side) -> Seen:
         return await host.status("/v2/models/gate/ready") == "200"
 
     async def live() -> bool:
-        return await host.status("/v2/health/live", 1.0) == "200"
+        return await host.status("/v2/health/live") == "200"
 
     seen: Seen = {}
     await there("loads-waiting")

@@ -47,7 +47,7 @@ async def e2(side: Side) -> Seen:
 async def chatting(host: Host, model: str = "scripted") -> str:
     """A streamed chat over OpenAI's route: a custom handler, as both hosts call it."""
     try:
-        reply = await calls.post(host, "/v1/chat/completions", {**CHAT, "model": model}, timeout=4)
+        reply = await calls.post(host, "/v1/chat/completions", {**CHAT, "model": model}, timeout=8)
     except httpx.TimeoutException:
         return "no answer"
     return "a stream" if reply.status_code == 200 and calls.events(reply.text)[-1] == "[DONE]" else calls.form(reply)
@@ -94,7 +94,7 @@ async def e3(side: Side) -> Seen:
     async with asyncio.timeout(10):
         await unfinished if not side.stock else await asyncio.wait({unfinished}, timeout=1)
     host.signal(signal.SIGTERM)
-    end = await host.ended(10)
+    end = await host.ended(15)
     host.end()
     await asyncio.wait({unfinished})
     return {"with a worker": with_, "SIGTERM then": end, "without workers": without}
@@ -147,9 +147,10 @@ async def d21(side: Side) -> Seen:
     few, many = await together(host, model, calls.body(max_tokens=7), calls.body(max_tokens=30))
     rows = await together(host, model, calls.body("drop"), calls.body("drop"))
     async with calls.stubs(host) as stub:
-        # The first one's deadline passes while the batch waits for its second.
-        hasty = asyncio.create_task(calls.code(stub.ModelInfer(calls.message(model=model), timeout=0.3)))
-        patient = asyncio.create_task(calls.code(stub.ModelInfer(calls.message(model=model), timeout=4)))
+        # The first one's deadline passes while both are computed.
+        asked = calls.message(model=model, max_tokens=100)
+        patient = asyncio.create_task(calls.code(stub.ModelInfer(asked, timeout=8)))
+        hasty = asyncio.create_task(calls.code(stub.ModelInfer(asked, timeout=1)))
         await hasty
         neighbour = await patient
     return {

@@ -111,7 +111,7 @@ class Stock(Side):
         return host
 
     async def _plain(self) -> Host:
-        batched = {**TOY, "max_batch_size": 2, "max_batch_time": 1.0}
+        batched = {**TOY, "max_batch_size": 2, "max_batch_time": 5.0}
         return await self.start("plain", {MODEL: TOY, "spare": TOY, "batched": batched}, parallel_workers=0)
 
     async def steady(self) -> Host:
@@ -168,7 +168,7 @@ class Ours(Side):
         return await self.start("plain", step=STEP)
 
     async def steady(self) -> Host:
-        return await self.start("steady", step=SLOW_STEP, lame_duck_seconds=2, drain_seconds=8)
+        return await self.start("steady", step=SLOW_STEP, lame_duck_seconds=2, drain_seconds=60, upload_seconds=10)
 
     async def narrow(self) -> Host:
         """Room for one request, and for one that waits."""

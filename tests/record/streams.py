@@ -12,8 +12,8 @@ from record.errors import broken_stream
 from record.hosts import Host, waited
 from record.sides import Side, Stock
 
-WORK = 200  # tokens of 20 ms: far longer than anything here waits
-SOON = 1.5  # seconds after which work that nobody waits for must have ended
+WORK = 400  # tokens of 20 ms: far longer than anything here waits
+SOON = 4.0  # seconds after which work that nobody waits for must have ended
 
 
 @case(
