@@ -1,6 +1,8 @@
 """The chart as tests see it: rendered with values, refused with values, and every combination worth rendering."""
 
 import json
+import os
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +33,16 @@ class Chart:
 
     helm: str
     _kept: dict[str, list[Manifest]] = field(default_factory=dict)
+
+    @classmethod
+    def found(cls) -> "Chart":
+        """Under the Helm that scripts/kind-node/tools finds, or builds on a machine that has Go."""
+        done = subprocess.run([ROOT / "scripts/kind-node/tools", "helm"], capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr
+        cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        helm = shutil.which("helm", path=f"{cache}/pilothouse/kind/bin:{os.environ['PATH']}")
+        assert helm
+        return cls(helm)
 
     def run(self, command: list[str], values: Values) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
