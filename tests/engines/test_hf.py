@@ -148,8 +148,10 @@ def test_a_text_that_falls_back_below_the_long_turn_is_short_again(tmp_path: Pat
     text = np.random.default_rng(1).integers(3, 300, 36).tolist()
     expected = forced_logits(engine, text[:30], [9])
 
-    engine.admit(0, text, "")
-    engine.step([Work(0, text, 1)])
+    engine.admit(0, text[:29], "")
+    engine.step([Work(0, text[:29], 1)])
+    assert engine.extend(0, 7)
+    engine.step([Work(0, text[29:], 7)])
     engine.rollback(0, 7)
     actual = engine.step([Work(0, text[29:30], 1)])
     engine.withdraw(0)
@@ -259,5 +261,5 @@ def test_a_promised_gpu_that_is_missing_is_refused() -> None:
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ModelError, match="torch sees no GPU"):
+    with pytest.raises(ModelError, match="no GPU answered: device is cuda and torch sees none"):
         made(pocket_hf(), device="cuda")

@@ -92,6 +92,24 @@ def tiny(kind: str) -> Path:
     return wanted
 
 
+def tiny_hf(kind: str) -> Path:
+    """The Hugging Face folder that `tiny` exports, for the engine that needs no export."""
+    facts = json.dumps([kind, KINDS[kind], SHAPE, importlib.metadata.version("transformers")], sort_keys=True)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pilothouse" / "tiny-hf"
+    wanted = cache / f"{kind}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{kind}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not wanted.is_dir():
+            scratch = Path(tempfile.mkdtemp(dir=cache))
+            try:
+                make(kind, scratch / "hf")
+                (scratch / "hf").rename(wanted)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    return wanted
+
+
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     if done.returncode != 0:

@@ -86,6 +86,7 @@ class StepEngine(Protocol):
     rows: int  # most rows at once
     context: int  # most tokens of one row, prompt and answer
     tokens_per_step: int  # most tokens one step should be fed, over all rows
+    turn: int | None  # a row that was opened with no more tokens and outgrows them is computed anew as a whole, in that step; None: never
 
     def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
         """Open `row` for `prompt`. Returns how many of its first tokens need not be fed (a prefix hit, always < len(prompt)), None for "no room now"."""

@@ -29,6 +29,7 @@ class GenaiStep:
 
     name = "genai"
     rows = 1
+    turn: int | None = None  # a long text is computed anew in one step: there is nobody else to wait for it
 
     def __init__(
         self,

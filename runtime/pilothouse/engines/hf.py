@@ -65,7 +65,7 @@ class HFStep:
         self._dtype = _dtype(torch, dtype, self.device, config)
         self._model = _load(folder, config, self._dtype, self.device)
         rope = config.rope_parameters if isinstance(getattr(config, "rope_parameters", None), dict) else {}
-        self._turn: int | None = rope["original_max_position_embeddings"] if rope.get("rope_type") == "longrope" else None
+        self.turn: int | None = rope["original_max_position_embeddings"] if rope.get("rope_type") == "longrope" else None
 
         self.rows = rows
         self._rows: dict[int, _Row] = {}
@@ -82,7 +82,7 @@ class HFStep:
 
     def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
         """Open `row` and set memory for its prompt aside."""
-        self._rows[row] = _Row(self._attention.Keys())
+        self._rows[row] = _Row(self._attention.Keys(), len(prompt))
         if self.extend(row, len(prompt)):
             return 0
         del self._rows[row]
@@ -163,7 +163,7 @@ class HFStep:
         return sum(row.keys.capacity for row in self._rows.values())
 
     def _is_long(self, row: "_Row", more: int) -> bool:
-        return self._turn is not None and len(row.tokens) + more > self._turn
+        return self.turn is not None and max(row.prompt, len(row.tokens) + more) > self.turn
 
     def _forward(self, parts: "list[tuple[_Row, Work]]") -> Logits:
         """Feed each row its tokens, and those that it lost; float32 logits [sum of wanted, vocabulary]."""
@@ -178,6 +178,11 @@ class HFStep:
             positions += range(row.keys.length, len(row.tokens))
             kept += range(len(ids) - item.wanted, len(ids))
             pieces.append(self._attention.Piece(row.keys, len(fed)))
+        if self.turn is not None and max(positions) < self.turn and self._is_long(parts[0][0], 0):
+            # The model chooses its factors by the farthest position of a forward: a token of nobody's stands there.
+            ids.append(0)
+            positions.append(self.turn)
+            pieces.append(self._attention.Piece(self._attention.Keys(), 1))
         with torch.inference_mode():
             logits = self._model(
                 input_ids=torch.tensor([ids], device=self.device),
@@ -193,7 +198,7 @@ class HFStep:
 
     def _probe(self) -> int:
         """Compute one token: what the model's attention needs beyond ours is refused here, and the size of a token's keys is seen."""
-        row = _Row(self._attention.Keys())
+        row = _Row(self._attention.Keys(), 1)
         try:
             self._forward([(row, Work(0, [0], 1))])
         except (TypeError, AttributeError) as error:
@@ -210,8 +215,9 @@ class HFStep:
 class _Row:
     """A row's text and keys; `keys.length` falls behind when its text has to be computed anew."""
 
-    def __init__(self, keys: "Keys") -> None:
+    def __init__(self, keys: "Keys", prompt: int) -> None:
         self.keys = keys
+        self.prompt = prompt  # tokens: a long one is long from its first piece on
         self.tokens: list[int] = []
 
 

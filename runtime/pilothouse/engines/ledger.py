@@ -9,6 +9,8 @@ The rules, in order:
 - waiting jobs get free rows, tenants in turn. When one doesn't fit into the memory the others wait behind it, until a row ends;
 - a job whose prompt begins like one that is being computed waits for that part, to share it (n choices, a common system prompt);
 - when a running row finds no memory, the youngest row gives way: it waits before all others and later goes on where it was;
+- a row that outgrows what its keys were computed for (a long-rope model's original window) gives its row up in the same way, and comes back as
+  a prompt: what has to be computed anew is shared out over many steps, and nobody else's next token waits for it;
 - a row that does not even fit alone ends: with `length` if it has answered something, else refused.
 """
 
@@ -64,6 +66,9 @@ class Ledger:
         plan = Plan()
         self._expire(now, plan)
         shares: dict[int, Share] = {}
+        for entry in [entry for entry in self.running.values() if self._outgrows(entry)]:
+            self._leave(entry)
+            self.waiting.resume(entry)
         answering = [entry for entry in self.running.values() if entry.left == 1]
         most = self._draft_most(len(answering))
         for entry in answering:
@@ -105,7 +110,7 @@ class Ledger:
                 plan.ended.append((entry, _never_fits(entry)))
                 continue
             heappop(self._free)
-            entry.row, entry.fed = row, cached
+            entry.row, entry.fed, entry.opened = row, cached, len(entry.tokens)
             if entry.begun:
                 self.running[row] = entry
                 self.running = dict(sorted(self.running.items(), key=lambda item: item[1].age))
@@ -166,9 +171,19 @@ class Ledger:
             return 0
         return min(DRAFT_WIDTH, self.limits.tokens_per_step - len(self.running) + answering) // answering - 1
 
+    def _outgrows(self, entry: Entry) -> bool:
+        """Whether its next token is the first beyond the window that it was opened in."""
+        turn = self.limits.turn
+        return turn is not None and entry.left == 1 and entry.opened <= turn <= entry.fed
+
     def _drafts(self, entry: Entry, most: int) -> tuple[int, ...]:
         if entry.lookup is None or most < 1:
             return ()
+        turn = self.limits.turn
+        if turn is not None and entry.opened <= turn:
+            most = min(most, turn - entry.fed - 1)  # a draft may be wrong: it does not outgrow anything
+            if most < 1:
+                return ()
         return entry.lookup.draft(min(most, self._limit(entry) - entry.answered - 1))
 
     # -- account ---------------------------------------------------------------------------------------------------------------

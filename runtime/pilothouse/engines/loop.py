@@ -200,6 +200,7 @@ class Loop:
             tokens_per_step=engine.tokens_per_step,
             drafts=self._speculation and engine.capabilities.rollback,
             sharing=engine.capabilities.prefix_cache,
+            turn=None if isinstance(engine, TokenEngine) else engine.turn,
             queue_seconds=queue_seconds,
             request_seconds=request_seconds,
         )

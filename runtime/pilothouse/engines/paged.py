@@ -61,7 +61,7 @@ class PagedStep:
             },
         )
         self._features, self._vocabulary, self._layers, original = graph.features, graph.vocabulary, graph.layers, graph.original
-        self._kept, context = graph.kept, graph.context
+        self._kept, context, self.turn = graph.kept, graph.context, original
         del graph
         self._compiled = compiled
         self._request = compiled.create_infer_request()

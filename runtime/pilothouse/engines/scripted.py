@@ -89,6 +89,7 @@ class _Row:
     tokens: list[int]
     tenant: str
     room: int  # tokens that there is memory for
+    opened: int  # tokens it was opened with
 
 
 class ScriptedStep:
@@ -107,6 +108,7 @@ class ScriptedStep:
         kv_tokens: int = 0,
         rollback: bool = True,
         prefix_cache: bool = False,
+        turn: int | None = None,
         formula: Formula = following,
         faults: Faults | None = None,
     ) -> None:
@@ -115,6 +117,7 @@ class ScriptedStep:
             raise self.faults.fail_load
         self.rows, self.context, self.tokens_per_step = rows, context, tokens_per_step
         self.capabilities = Capabilities(rollback=rollback, prefix_cache=prefix_cache, batched=rows > 1)
+        self.turn = turn
         self.kv_tokens = kv_tokens or rows * context
         self.fed: list[int] = []  # tokens of each step
         self.open: dict[int, _Row] = {}
@@ -134,7 +137,7 @@ class ScriptedStep:
         if self._used() + len(prompt) > self.kv_tokens:
             return None
         cached = self._cached(prompt, tenant) if self.capabilities.prefix_cache else 0
-        self.open[row] = _Row(list(prompt[:cached]), tenant, len(prompt))
+        self.open[row] = _Row(list(prompt[:cached]), tenant, len(prompt), len(prompt))
         return cached
 
     def extend(self, row: int, tokens: int) -> bool:
@@ -167,6 +170,7 @@ class ScriptedStep:
                 if place >= 0:
                     answers.append(np.roll(self._logits, self._formula(row.tokens, self._size)))
             self._check(len(row.tokens) <= min(row.room, self.context), f"row {item.row} is fed more than it has room for")
+            self._check(self.turn is None or row.opened > self.turn or len(row.tokens) <= self.turn, f"row {item.row} outgrows its window")
         self.fed.append(sum(len(item.tokens) for item in work))
         return np.stack(answers) if answers else np.empty((0, self._size), np.float32)
 

@@ -43,6 +43,7 @@ class SlotsStep:
 
     name = "slots"
     device = "cpu"
+    turn: int | None = None  # its rows end at the original window
 
     def __init__(
         self,

@@ -60,7 +60,7 @@ class World:
     def __init__(self, *, drafts: bool = False, refuse: Sequence[int] = (), queue_seconds: float = 60.0, **engine: Any) -> None:
         self.engine = ScriptedStep(SIZE, **engine)
         sizes = self.engine.rows, self.engine.context, self.engine.tokens_per_step
-        limits = Limits(*sizes, drafts, self.engine.capabilities.prefix_cache, queue_seconds, request_seconds=600.0)
+        limits = Limits(*sizes, drafts, self.engine.capabilities.prefix_cache, queue_seconds, request_seconds=600.0, turn=self.engine.turn)
         self.bench = Bench(self.engine, refuse)
         self.ledger = Ledger(self.bench, Waiting(), limits)
         self.ends: dict[Entry, object] = {}
@@ -118,6 +118,7 @@ ARRIVALS = st.lists(st.tuples(st.integers(0, 30), PROMPTS, st.integers(1, 30), s
     prefix_cache=st.booleans(),
     formula=st.sampled_from([following, echoing(3), echoing(1)]),
     drafts=st.booleans(),
+    turn=st.sampled_from([None, 5, 12, 30]),
     cancelled=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=4),
 )
 def test_every_job_answers_what_it_would_answer_alone(
@@ -128,11 +129,18 @@ def test_every_job_answers_what_it_would_answer_alone(
     prefix_cache: bool,
     formula: Formula,
     drafts: bool,
+    turn: int | None,
     cancelled: list[tuple[int, int]],
 ) -> None:
     """Over any arrivals, chunks, shortages, drafts and cancellations: exact tokens, no step over its size, and nothing is left behind."""
     world = World(
-        rows=rows, tokens_per_step=tokens_per_step, kv_tokens=kv_tokens, prefix_cache=prefix_cache, formula=formula, drafts=drafts
+        rows=rows,
+        tokens_per_step=tokens_per_step,
+        kv_tokens=kv_tokens,
+        prefix_cache=prefix_cache,
+        formula=formula,
+        drafts=drafts,
+        turn=turn,
     )
     entries: list[Entry] = []
     gone: set[Entry] = set()
@@ -154,6 +162,28 @@ def test_every_job_answers_what_it_would_answer_alone(
         else:
             assert answer(entry) == expected
             assert world.ends[entry] == (FinishReason.STOP if expected[-1] == END else FinishReason.LENGTH)
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+def test_a_row_that_outgrows_its_window_comes_back_as_a_prompt(drafts: bool) -> None:
+    """What has to be computed anew is fed piece by piece: the others get a token in every step, and no step grows by it."""
+    world = World(rows=4, tokens_per_step=64, context=256, turn=100, drafts=drafts)
+    others = [world.add((n, n, n), 200, end_ids=frozenset()) for n in (5, 6, 7)]
+    grows = world.add(tuple(range(1, 41)) * 2, 60, end_ids=frozenset())
+    while answer(grows) == [] or grows.fed < 99:
+        world.step()
+    before = len(grows.tokens)
+    sizes = []
+    while len(grows.tokens) < before + 3:
+        counts = [len(other.tokens) for other in others]
+        world.step()
+        sizes.append(world.engine.fed[-1])
+        assert all(len(other.tokens) > count for other, count in zip(others, counts, strict=True))
+    assert grows.opened == 101
+    assert max(sizes) <= 64
+    assert len(sizes) > 5  # three tokens, and about a hundred again in pieces
+    world.run()
+    assert answer(grows) == script(grows.job.prompt, 60, SIZE)
 
 
 def test_tenants_take_turns_and_each_is_served_in_order() -> None:

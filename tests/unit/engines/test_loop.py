@@ -114,6 +114,7 @@ JOBS = st.lists(
     tokens_per_step=st.sampled_from([4, 16, 64]),
     kv_tokens=st.sampled_from([52, 90, 2_000]),
     prefix_cache=st.booleans(),
+    turn=st.sampled_from([None, 8, 16]),
     formula=st.sampled_from([following, echoing(3)]),
     speculation=st.booleans(),
 )
