@@ -85,6 +85,11 @@ def kv_memory_of(left: int, weights: int = 0) -> int:
     return max(64 * MIB, spare)
 
 
+def limit_for(kv: int, weights: int) -> int:
+    """The memory, in bytes, of which `kv_memory_of` leaves at least `kv` for keys and values: its inverse."""
+    return weights + 512 * MIB + -(-kv * 4 // 3)
+
+
 def weights_of(folder: Path) -> int:
     """Bytes of a model folder's files: about what its weights take once they are loaded."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
