@@ -1,4 +1,4 @@
-"""Make a chart's values.schema.json and README.md from its values.yaml, the one place where a value is written down.
+"""Make each chart's values.schema.json and README.md from its values.yaml, the one place where a value is written down; and the operator's CRD.
 
 A comment block right above a key describes it: text after `# --` (and the comment lines that follow) is its description, `# @schema` is JSON
 that is merged into what the default itself says (its type; objects are closed). Three keywords of our own:
@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+import operator_crd
 from pilothouse.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,15 +86,18 @@ def cell(value: Any) -> str:
     return "" if value == "" else "`" + json.dumps(value).replace("|", "\\|") + "`"
 
 
-def readme(chart: dict[str, Any], heading: str, rows: list[tuple[str, str, Any]]) -> str:
-    """The chart's README: what stands by hand above the marker, then the tables."""
+def readme(chart: dict[str, Any], heading: str, rows: list[tuple[str, str, Any]], *, settings_too: bool) -> str:
+    """The chart's README: what stands by hand above the marker, then the tables; that of the server's settings where the chart takes them."""
     table = "\n".join(f"| `{key}` | {text} | {cell(default)} |" for key, text, default in rows)
     settings = "\n".join(
         f"| `{name}` | {field.description} | {cell(field.default if isinstance(field.default, str | int | float) else '')} |"
         for name, field in Settings.model_fields.items()
     )
+    values = f"{heading}{MARKER}\n\n## Values\n\nChart {chart['version']}, app {chart['appVersion']}.\n\n| value | meaning | default |\n|---|---|---|\n{table}\n"
+    if not settings_too:
+        return values
     return (
-        f"{heading}{MARKER}\n\n## Values\n\nChart {chart['version']}, app {chart['appVersion']}.\n\n| value | meaning | default |\n|---|---|---|\n{table}\n\n"
+        f"{values}\n"
         f"## Settings\n\nNames for `settings:`, with the server's defaults. What another value of the chart sets is refused there.\n\n"
         f"| setting | meaning | default |\n|---|---|---|\n{settings}\n"
     )
@@ -114,15 +118,21 @@ def generate(folder: Path) -> dict[Path, str]:
     target = folder / "README.md"
     heading = re.split(re.escape(MARKER), target.read_text())[0] if target.exists() else f"# {folder.name}\n\n"
     chart = yaml.safe_load((folder / "Chart.yaml").read_text())
-    return {folder / "values.schema.json": json.dumps(schema, indent=1) + "\n", target: readme(chart, heading, rows)}
+    return {
+        folder / "values.schema.json": json.dumps(schema, indent=1) + "\n",
+        target: readme(chart, heading, rows, settings_too="settings" in schema["properties"]),
+    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file would change")
-    parser.add_argument("chart", nargs="?", type=Path, default=ROOT / "charts" / "pilothouse")
     arguments = parser.parse_args()
-    stale = [(path, text) for path, text in generate(arguments.chart).items() if not path.exists() or path.read_text() != text]
+    charts = [ROOT / "charts" / name for name in ("pilothouse", "pilothouse-operator")]
+    made = {path: text for chart in charts for path, text in generate(chart).items()}
+    # The operator's CRD has the chart's values in it, as they are now.
+    made |= operator_crd.generate(json.loads(made[charts[0] / "values.schema.json"]))
+    stale = [(path, text) for path, text in made.items() if not path.exists() or path.read_text() != text]
     for path, text in stale:
         if not arguments.check:
             path.write_text(text)

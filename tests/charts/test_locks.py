@@ -29,7 +29,7 @@ def test_every_package_is_held_by_hashes(path: object) -> None:
     assert [name for name, (_, hashes) in packages.items() if not hashes] == []
 
 
-@pytest.mark.parametrize("name", ["onnx", "transformers", "torch"])
+@pytest.mark.parametrize("name", ["onnx", "transformers", "torch", "operator"])
 def test_versions_are_those_of_uv_lock(name: str) -> None:
     """Run scripts/lock-images after `uv lock`."""
     tested: dict[str, set[str]] = {}
@@ -56,6 +56,14 @@ def test_onnx_image_gets_neither_torch_nor_all_of_mlflow() -> None:
 
     assert not {"torch", "transformers", "mlflow", "mlserver-mlflow"} & set(packages)
     assert "mlflow-skinny" in packages
+
+
+def test_operator_image_gets_no_engine_and_no_server() -> None:
+    """It asks MLflow's registry by MLflow's core, and knows nothing of what is served."""
+    packages = locked((REQUIREMENTS / "operator.txt").read_text())
+
+    assert not {"torch", "transformers", "mlflow", "mlserver", "onnxruntime", "openvino", "tokenizers"} & set(packages)
+    assert {"kopf", "kubernetes", "mlflow-skinny", "prometheus-client"} <= set(packages)
 
 
 def test_fastapi_and_starlette_are_lifted_past_mlservers_pins() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import statistics
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +18,17 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("--grpc", metavar="HOST:PORT", help="check gRPC there as well (needs pilothouse[onnx])")
     command.add_argument("--key-file", type=Path, help="file with the API key (or set PILOTHOUSE_API_KEY)")
     command.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for one answer (default: 60)")
+    command.add_argument(
+        "--ask", action="append", default=[], metavar="TEXT", help="ask this as well, and report its answer and time; may be repeated"
+    )
+    command.add_argument("--times", type=int, default=5, help="how often each --ask is timed (default: 5)")
     command.add_argument("--json", action="store_true", help="print the report as one JSON object")
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0 when every promise held, 1 when one did not, 2 when there is no server to ask."""
-    from pilothouse.smoke import checks
+    from pilothouse.smoke import asking, checks
     from pilothouse.smoke.answers import WrongAnswer
     from pilothouse.smoke.client import Client
 
@@ -45,11 +50,16 @@ def run(args: argparse.Namespace) -> int:
                 flush=True,
             )
     failed = [result for result in results if result.problem is not None]
+    answers = asking.ask(client, model, args.ask, args.times) if args.ask and not failed else []
     if args.json:
         report: dict[str, Any] = {"url": args.url, "model": model, "passed": not failed, "checks": [asdict(result) for result in results]}
+        if args.ask:
+            report["answers"] = answers
         json.dump(report, sys.stdout, indent=2)
         print()
     else:
+        for answer in answers:
+            print(f"asked {answer['question']!r}: {answer['text']!r} in {statistics.median(answer['milliseconds']):.0f} ms")
         print(f"{len(results) - len(failed)} of {len(results)} promises held by {model} at {args.url}")
     return 1 if failed else 0
 

@@ -1,0 +1,144 @@
+"""The operator's chart: shut pods, rights that are needed and no more, a CRD that is made from the chart it drives."""
+
+import json
+import re
+import subprocess
+from typing import Any
+
+import yaml
+
+from pilothouse.operator.cluster import KINDS
+from support.chart import COMBINATIONS, ROOT, Chart
+
+FOLDER = ROOT / "charts" / "pilothouse-operator"
+Manifest = dict[str, Any]
+
+
+def render(chart: Chart, *settings: str) -> list[Manifest]:
+    line = [chart.helm, "template", "op", str(FOLDER), "--namespace", "system", *(f"--set={one}" for one in settings)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+
+def one(manifests: list[Manifest], kind: str, name: str = "op-pilothouse-operator") -> Manifest:
+    (found,) = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
+    return found
+
+
+def rights(rules: list[Manifest]) -> dict[str, set[str]]:
+    """Resource, with its group -> verbs."""
+    found: dict[str, set[str]] = {}
+    for rule in rules:
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                found.setdefault(f"{resource}.{group}".rstrip("."), set()).update(rule["verbs"])
+    return found
+
+
+def test_rights_are_those_of_what_the_chart_can_make(chart: Chart) -> None:
+    """Every kind of any combination of values, and nothing that the operator does not touch."""
+    made = {manifest["kind"] for values in COMBINATIONS.values() for manifest in chart.render(values)} - {"Pod"}
+    ruled = rights(one(render(chart), "ClusterRole")["rules"])
+    full = {"get", "list", "watch", "create", "patch", "delete"}
+
+    assert made <= set(KINDS)
+    for kind in made:
+        version, plural = KINDS[kind]
+        group = version.rpartition("/")[0]
+        assert ruled.pop(f"{plural}.{group}".rstrip(".")) == full, kind
+    assert ruled == {
+        "languagemodels.pilothouse.org": {"get", "list", "watch"},
+        "languagemodels/status.pilothouse.org": {"patch"},
+        "pods": {"get", "list", "watch", "create", "delete"},
+        "pods/log": {"get"},
+        "events": {"create"},
+        "controllerrevisions.apps": {"get", "list", "watch", "create", "delete"},
+    }
+
+
+def test_rights_are_only_in_the_named_namespaces(chart: Chart) -> None:
+    """A Role in each, and no ClusterRole but those that people get."""
+    manifests = render(chart, "namespaces={a,b}")
+
+    assert {m["metadata"]["namespace"] for m in manifests if m["kind"] == "Role"} == {"a", "b", "system"}
+    assert {m["metadata"]["name"] for m in manifests if m["kind"] == "ClusterRole"} == {
+        "op-pilothouse-operator-edit",
+        "op-pilothouse-operator-view",
+    }
+    assert not [m for m in manifests if m["kind"] == "ClusterRoleBinding"]
+
+
+def test_pod_is_shut(chart: Chart) -> None:
+    """Pod Security "restricted", a root file system that can't be written, and a numeric user."""
+    pod = one(render(chart), "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["securityContext"]["runAsUser"] >= 10000
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "runAsUser": 10001,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["image"] == "pilothouse:0.1.0-operator"
+    assert set(container["resources"]) == {"requests", "limits"}
+
+
+def test_credentials_are_files_of_their_own_server(chart: Chart) -> None:
+    """A folder for each, named in registries.json."""
+    manifests = render(
+        chart, "registries[0].trackingUri=https://a", "registries[0].existingSecret=s", "registries[1].trackingUri=https://b"
+    )
+    (volume,) = [v for v in one(manifests, "Deployment")["spec"]["template"]["spec"]["volumes"] if v["name"] == "registries"]
+
+    assert json.loads(one(manifests, "ConfigMap")["data"]["registries.json"]) == {"0": "https://a", "1": "https://b"}
+    assert [s["secret"]["items"][0]["path"] for s in volume["projected"]["sources"] if "secret" in s] == [
+        "0/MLFLOW_TRACKING_TOKEN",
+        "0/MLFLOW_TRACKING_USERNAME",
+        "0/MLFLOW_TRACKING_PASSWORD",
+    ]
+
+
+def test_crd_is_installed_and_kept(chart: Chart) -> None:
+    """With the chart, so that it is upgraded; not removed with it; and left out where somebody else installs it."""
+    crd = one(render(chart), "CustomResourceDefinition", "languagemodels.pilothouse.org")
+
+    assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert "CustomResourceDefinition" not in {m["kind"] for m in render(chart, "crd.install=false")}
+
+
+def test_crd_takes_every_value_of_the_chart_somewhere() -> None:
+    """A new value of the chart can be set in a LanguageModel too, and a setting of the server."""
+    schema = json.loads((ROOT / "charts" / "pilothouse" / "values.schema.json").read_text())
+    crd = yaml.safe_load((FOLDER / "files" / "languagemodel.yaml").read_text())
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+
+    named = (
+        set(spec["values"]["properties"])
+        | {"model", "global", "nameOverride", "fullnameOverride"}
+        | (set(spec) - {"source", "rollout", "values"})
+    )
+    assert set(schema["properties"]) <= named
+    assert set(spec["settings"]["properties"]) == set(schema["properties"]["settings"]["properties"])
+
+
+def test_every_rule_says_the_way_out() -> None:
+    """What is wrong, then what to do."""
+    text = (FOLDER / "files" / "languagemodel.in.yaml").read_text()
+    messages = re.findall(r'message: "(.*)"', text)
+
+    assert len(messages) >= 11
+    assert [m for m in messages if not re.search(r"[:;,] (choose|remove|keep|set|raise|name|credentials|stages)|; |: ", m)] == []
+
+
+def test_conditions_of_the_page_are_those_of_the_code() -> None:
+    """Every reason that the code can give has a line with its way out."""
+    page = (ROOT / "docs" / "operator.md").read_text()
+    code = "".join(path.read_text() for path in (ROOT / "runtime/pilothouse/operator").glob("*.py"))
+    reasons = set(re.findall(r'(?:Failure|_no)\(\s*"([A-Z]\w+)"', code)) | set(re.findall(r'"(?:True|False)", "([A-Z]\w+)"', code))
+
+    assert {reason for reason in reasons - {"Passed"} if f"`{reason}`" not in page} == set()
