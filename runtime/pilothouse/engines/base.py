@@ -30,6 +30,7 @@ class Capabilities:
     guidance: bool = True
     prefix_cache: bool = False
     rollback: bool = False  # drafts may be fed and taken back
+    lone_drafts: bool = False  # a row with drafts is computed apart from the others: drafts pay only while it is alone
     batched: bool = False  # more than one row a step
     exact: bool = True  # a row's tokens do not depend on its neighbours, chunks or roll-backs
 

@@ -167,7 +167,7 @@ class Ledger:
         shares[entry.row] = Share(entry, tokens, drafts)
 
     def _draft_most(self, answering: int) -> int:
-        if not self.limits.drafts or not answering:
+        if not self.limits.drafts or not answering or (self.limits.lone_drafts and answering > 1):
             return 0
         return min(DRAFT_WIDTH, self.limits.tokens_per_step - len(self.running) + answering) // answering - 1
 

@@ -199,6 +199,7 @@ class Loop:
             context=engine.context,
             tokens_per_step=engine.tokens_per_step,
             drafts=self._speculation and engine.capabilities.rollback,
+            lone_drafts=engine.capabilities.lone_drafts,
             sharing=engine.capabilities.prefix_cache,
             turn=None if isinstance(engine, TokenEngine) else engine.turn,
             queue_seconds=queue_seconds,

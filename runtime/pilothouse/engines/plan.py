@@ -21,6 +21,7 @@ class Limits:
     sharing: bool = False  # a prompt's computed beginning is there for others at once
     queue_seconds: float = 60.0
     request_seconds: float = 600.0
+    lone_drafts: bool = False  # only while one row answers
     turn: int | None = None  # tokens that a row opened with no more can't outgrow without being computed anew
 
 

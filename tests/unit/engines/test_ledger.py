@@ -57,10 +57,14 @@ class Bench:
 class World:
     """A ledger on a scripted engine, and what became of each job."""
 
-    def __init__(self, *, drafts: bool = False, refuse: Sequence[int] = (), queue_seconds: float = 60.0, **engine: Any) -> None:
+    def __init__(
+        self, *, drafts: bool = False, lone_drafts: bool = False, refuse: Sequence[int] = (), queue_seconds: float = 60.0, **engine: Any
+    ) -> None:
         self.engine = ScriptedStep(SIZE, **engine)
         sizes = self.engine.rows, self.engine.context, self.engine.tokens_per_step
-        limits = Limits(*sizes, drafts, self.engine.capabilities.prefix_cache, queue_seconds, request_seconds=600.0, turn=self.engine.turn)
+        limits = Limits(
+            *sizes, drafts, self.engine.capabilities.prefix_cache, queue_seconds, 600.0, lone_drafts=lone_drafts, turn=self.engine.turn
+        )
         self.bench = Bench(self.engine, refuse)
         self.ledger = Ledger(self.bench, Waiting(), limits)
         self.ends: dict[Entry, object] = {}
@@ -362,6 +366,20 @@ def test_wide_batches_guess_nothing() -> None:
     world.run()
 
     assert max(world.engine.fed[1:]) == 5
+
+
+def test_where_drafts_are_computed_apart_only_a_lone_row_guesses() -> None:
+    """Two rows are one call of the kernels; with a draft they would be two. Once the other has ended, guessing begins."""
+    world = World(rows=2, drafts=True, lone_drafts=True, formula=echoing(2))
+    short, long = (world.add([1, 2, n] * 4, tokens, end_ids=frozenset()) for n, tokens in ((3, 10), (4, 40)))
+    while short not in world.ends:
+        world.step()
+    together = len(world.engine.fed)
+    world.run()
+
+    assert world.engine.fed[1:together] == [2] * (together - 1)
+    assert max(world.engine.fed[together:]) > 2
+    assert answer(long) == script(long.job.prompt, 40, SIZE, echoing(2))
 
 
 def test_a_job_waits_no_longer_than_the_queue_allows() -> None:
