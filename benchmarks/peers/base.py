@@ -1,0 +1,69 @@
+"""The seam: a peer is something that is started, runs loads, and is stopped. Where it runs is its own business."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from loads import Request, Told, dumped
+
+HERE = Path(__file__).parent
+
+
+class Peer(Protocol):
+    """`facts` are known once it is started: version, flags, precision."""
+
+    name: str
+    facts: dict[str, Any]
+
+    def start(self) -> None:
+        """Load the model; whatever has to be made or installed is, first."""
+
+    def run(self, requests: Sequence[Request], rows: int) -> Told:
+        """Send all `requests` at once, let it compute `rows` at once, and wait for the last token."""
+
+    def stop(self) -> None: ...
+
+
+class Child:
+    """A peer in an interpreter of its own environment, spoken to in JSON lines."""
+
+    def __init__(self, name: str, python: Path | str, script: str, *arguments: str, log: Path) -> None:
+        self.name = name
+        self.facts: dict[str, Any] = {}
+        self._command = [str(python), "-W", "ignore", str(HERE / script), *arguments]
+        self._log = log
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log.open("w"), text=True
+        )  # fmt: skip
+        self.facts = self._hear()
+
+    def run(self, requests: Sequence[Request], rows: int) -> Told:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(dumped(requests, rows) + "\n")
+        self._process.stdin.flush()
+        return Told(**self._hear())
+
+    def _hear(self) -> dict[str, Any]:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended with {self._process.wait()}; see {self._log}")
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+    def stop(self) -> None:
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
