@@ -15,7 +15,6 @@ from typing import Any
 
 import yaml
 
-import operator_crd
 from pilothouse.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -128,6 +127,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file would change")
     arguments = parser.parse_args()
+    import operator_crd  # beside this file: found when it is run, which is when it is needed
+
     charts = [ROOT / "charts" / name for name in ("pilothouse", "pilothouse-operator")]
     made = {path: text for chart in charts for path, text in generate(chart).items()}
     # The operator's CRD has the chart's values in it, as they are now.

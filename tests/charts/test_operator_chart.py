@@ -126,6 +126,13 @@ def test_crd_takes_every_value_of_the_chart_somewhere() -> None:
     assert set(spec["settings"]["properties"]) == set(schema["properties"]["settings"]["properties"])
 
 
+def test_crd_schema_and_page_are_what_their_sources_say() -> None:
+    """Run scripts/chart-docs after a change of either chart's values, of the server's settings, or of the CRD's skeleton."""
+    done = subprocess.run([ROOT / "scripts/chart-docs", "--check"], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_rule_says_the_way_out() -> None:
     """What is wrong, then what to do."""
     text = (FOLDER / "files" / "languagemodel.in.yaml").read_text()
