@@ -100,6 +100,7 @@ class Answerer:
         call.options = {name: value for name in _OPTIONS if (value := getattr(request, name)) is not None}
         if protocol.endswith("_stream"):
             call.options["stream"] = True
+        unfinished: dict[int, int] = {}  # tokens of each choice whose usage has not come
         request = replace(request, tenant=request.tenant or call.tenant, request_id=request.request_id or call.id)
         try:
             jobs = await self._jobs(request)
@@ -109,6 +110,7 @@ class Answerer:
             async with aclosing(self._rows(jobs)) as chunks:
                 async for chunk in _with_tools(request.tools, chunks) if called else chunks:
                     now = time.monotonic()
+                    unfinished[chunk.index] = unfinished.get(chunk.index, 0) + len(chunk.tokens)
                     if chunk.tokens:
                         if last == started:
                             call.first_token_seconds = call.first_token_seconds or now - started
@@ -117,6 +119,7 @@ class Answerer:
                             self._observe.next_token(now - last)
                         last = now
                     if chunk.usage:
+                        del unfinished[chunk.index]
                         _count(call, chunk)
                         self._observe.tokens(chunk.usage)
                     yield chunk
@@ -128,6 +131,9 @@ class Answerer:
             call.outcome = "failed"
             raise
         finally:
+            if unfinished:  # what was computed for a client that left counts for it, too
+                call.prompt_tokens += len(jobs[0].prompt) if 0 in unfinished else 0
+                call.completion_tokens += sum(unfinished.values())
             self._observe.outcome(protocol, call.outcome)
 
     # -- from a request to jobs ------------------------------------------------------------------------------------------------

@@ -46,9 +46,21 @@ class Settings(BaseSettings):
 
     # Who may ask
     api_keys_file: Path | None = Field(
-        None, description="File of API keys, one a line as name:key or name:sha256=<hex>; read again when it changes. Empty: no keys."
+        None,
+        description="File of API keys, one a line as name:key or name:sha256=<hex>, then the name's limits, if any: at-once=N "
+        "requests-per-minute=N tokens-per-minute=N. Read again when it changes. Empty: no keys.",
     )
     metrics_token_file: Path | None = Field(None, description="File with the bearer token that /metrics asks for. Empty: open.")
+
+    tls_certificate: Path | None = Field(
+        None,
+        description="PEM file with the server's certificate and its chain: all three ports then speak TLS. Read again when it changes. Empty: no TLS.",
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's key, without a password.")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file of CAs: REST and gRPC then want a client's certificate from one of them. Probes go to metrics_port, which wants none.",
+    )
 
     # Engine
     engine: Literal["auto", "paged", "slots", "genai", "transformers"] = Field(
@@ -106,6 +118,15 @@ class Settings(BaseSettings):
     traces: bool = Field(
         False, description="Send OpenTelemetry spans of requests, without content, where OTEL_EXPORTER_OTLP_ENDPOINT says (extra traces)."
     )
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> "Settings":
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            there, missing = ("tls_certificate", "tls_key") if self.tls_key is None else ("tls_key", "tls_certificate")
+            raise ValueError(f"{there} is set and {missing} is not: TLS needs both")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca is set and tls_certificate is not: clients show certificates only over TLS; set both")
+        return self
 
     @model_validator(mode="after")
     def _ports_differ(self) -> "Settings":

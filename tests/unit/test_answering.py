@@ -167,7 +167,7 @@ async def test_leaving_early_frees_the_row(answerer: Answerer, loop: Loop, noted
 
 
 async def test_call_learns_its_numbers(answerer: Answerer) -> None:
-    """The edge's call has tokens, first token and outcome when the answer is there, and its tenant reached the engine."""
+    """The edge's call has tokens, waits, outcome and what was asked for when the answer is there, and its tenant reached the engine."""
     call = calls.Call(id="r1", tenant="alice")
     calls.begin(call)
 
@@ -175,6 +175,19 @@ async def test_call_learns_its_numbers(answerer: Answerer) -> None:
 
     assert (call.prompt_tokens, call.completion_tokens, call.outcome) == (answer.usage.prompt_tokens, 3, "ok")
     assert call.first_token_seconds is not None
+    assert call.queue_seconds is not None
+    assert (call.operation, call.finish_reasons, call.options) == ("chat", ("length",), {"max_tokens": 3, "n": 1, "temperature": 0.0})
+
+
+async def test_what_was_computed_for_a_client_that_left_is_counted(answerer: Answerer) -> None:
+    """Its prompt and the tokens it saw: leaving before the end is no way around a limit."""
+    call = calls.Call()
+    calls.begin(call)
+    async with aclosing(answerer.stream(replace(HELLO, max_tokens=400))) as chunks:
+        seen = len((await anext(chunks)).tokens)
+    prompt = (await answerer.answer(replace(HELLO, max_tokens=1))).usage.prompt_tokens
+
+    assert (call.prompt_tokens, call.completion_tokens) == (2 * prompt, seen + 1)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ import sys
 import time
 from typing import Any
 
+from pilothouse.commands.smoke import trust, trusting
 from pilothouse.errors import StartError
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("chat", help="talk to a served model in the terminal", description=__doc__)
     command.add_argument("url", nargs="?", default="http://127.0.0.1:8080", help="the server's base URL (default: %(default)s)")
+    trusting(command)
     command.add_argument("--system", help="a system prompt")
     command.add_argument("--temperature", type=float, help="0 is greedy (default: the model's)")
     command.add_argument("--max-tokens", type=int, help="most tokens of one answer")
@@ -23,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from pilothouse.smoke.checks import find_model
     from pilothouse.smoke.client import Client
 
-    client = Client(args.url.rstrip("/"), key=os.environ.get("PILOTHOUSE_API_KEY"))
+    client = Client(args.url.rstrip("/"), key=os.environ.get("PILOTHOUSE_API_KEY"), trust=trust(args))
     try:
         model = find_model(client)
     except Exception as error:

@@ -79,6 +79,7 @@ def welcome(addresses: "Addresses", sentence: str) -> str:
     name, rest, grpc = addresses.model, addresses.rest, addresses.grpc
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
     question = "What is the capital of Spain?"
+    ca, grpc_ca = ("--cacert ca.pem ", "-cacert ca.pem ") if rest.startswith("https:") else ("", "-plaintext ")
     chat = json.dumps({"model": name, "messages": [{"role": "user", "content": question}]})
     tensor = json.dumps(
         {
@@ -92,7 +93,7 @@ def welcome(addresses: "Addresses", sentence: str) -> str:
   metrics  {addresses.metrics}
 
 {bold}curl{plain}
-  curl {rest}/v1/chat/completions -H 'Content-Type: application/json' -d '{chat}'
+  curl {ca}{rest}/v1/chat/completions -H 'Content-Type: application/json' -d '{chat}'
 
 {bold}Python{plain}  (pip install openai)
   from openai import OpenAI
@@ -101,6 +102,6 @@ def welcome(addresses: "Addresses", sentence: str) -> str:
       print(chunk.choices[0].delta.content or "", end="")
 
 {bold}gRPC{plain}
-  grpcurl -plaintext -d '{tensor}' {grpc} inference.GRPCInferenceService/ModelInfer
+  grpcurl {grpc_ca}-d '{tensor}' {grpc} inference.GRPCInferenceService/ModelInfer
 
 Ctrl-C stops it: running answers are finished first."""

@@ -4,12 +4,16 @@ import argparse
 import json
 import os
 import statistics
+import ssl
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilothouse.errors import StartError
+
+if TYPE_CHECKING:
+    from pilothouse.smoke.client import Trust
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -17,6 +21,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("url", help="the server's base URL, for example http://127.0.0.1:8080")
     command.add_argument("--grpc", metavar="HOST:PORT", help="check gRPC there as well (needs pilothouse[onnx])")
     command.add_argument("--key-file", type=Path, help="file with the API key (or set PILOTHOUSE_API_KEY)")
+    trusting(command)
     command.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for one answer (default: 60)")
     command.add_argument(
         "--ask", action="append", default=[], metavar="TEXT", help="ask this as well, and report its answer and time; may be repeated"
@@ -32,9 +37,13 @@ def run(args: argparse.Namespace) -> int:
     from pilothouse.smoke.answers import WrongAnswer
     from pilothouse.smoke.client import Client
 
-    client = Client(args.url.rstrip("/"), key=_key(args.key_file), timeout=args.timeout)
+    client = Client(args.url.rstrip("/"), key=_key(args.key_file), timeout=args.timeout, trust=trust(args))
     try:
         model = checks.find_model(client)
+    except ssl.SSLError as error:
+        raise StartError(
+            f"{args.url} speaks no TLS that we trust ({_said(error)}); name its CA with --ca, your certificate with --cert"
+        ) from None
     except OSError as error:
         raise StartError(
             f"no server answers at {args.url} ({error.strerror or type(error).__name__}); start one with `pilothouse serve`"
@@ -62,6 +71,30 @@ def run(args: argparse.Namespace) -> int:
             print(f"asked {answer['question']!r}: {answer['text']!r} in {statistics.median(answer['milliseconds']):.0f} ms")
         print(f"{len(results) - len(failed)} of {len(results)} promises held by {model} at {args.url}")
     return 1 if failed else 0
+
+
+def trusting(command: argparse.ArgumentParser) -> None:
+    """The flags of a client that speaks TLS."""
+    command.add_argument("--ca", type=Path, help="PEM file of the CA of an https server (default: this machine's CAs)")
+    command.add_argument("--cert", type=Path, help="PEM file of your own certificate, where the server wants one")
+    command.add_argument("--cert-key", type=Path, help="PEM file of its key (default: in the file of --cert)")
+
+
+def trust(args: argparse.Namespace) -> "Trust | None":
+    """What the flags say, where the server speaks TLS. Raises `StartError` for flags without TLS and files that make no sense."""
+    from pilothouse.smoke.client import Trust
+
+    if not args.url.startswith("https:"):
+        if flag := next((flag for flag in ("ca", "cert", "cert_key") if getattr(args, flag) is not None), None):
+            raise StartError(f"--{flag.replace('_', '-')} is for a server that speaks TLS, and {args.url} is none: write https://")
+        return None
+    made = Trust(args.ca, args.cert, args.cert_key)
+    _ = made.context  # judged now
+    return made
+
+
+def _said(error: ssl.SSLError) -> str:
+    return getattr(error, "verify_message", "") or (error.reason or "no TLS").replace("_", " ").lower()
 
 
 def _key(file: Path | None) -> str | None:

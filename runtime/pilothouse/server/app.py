@@ -26,8 +26,10 @@ from pilothouse.server.grpc_calls import Calls
 from pilothouse.server.grpc_server import Grpc
 from pilothouse.server.health import Health, Phase
 from pilothouse.server.metrics_server import MetricsServer
+from pilothouse.server.quotas import Quotas
 from pilothouse.server.repository import FixedRepository
 from pilothouse.server.rest import Rest
+from pilothouse.server.tls import Tls
 from pilothouse.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
         self._initialiser = initialiser or (lambda model, _: model.implementation(model))
         self.finished = Finished()
         self.traces = self._traces()
+        self._tls = Tls(settings) if settings.tls_certificate is not None else None
         super().__init__(_host_settings(settings))
         # Global counters with a label for every name that a client asks for (they would also collide with a second server's).
         for name in ("_ModelInferRequestSuccess", "_ModelInferRequestFailure", "_ModelInferRequestDuration"):
@@ -81,6 +84,7 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
         self.catalog = Catalog(self._model_registry)
         self.health = self.catalog.health = Health(self.catalog.all, stall_seconds=s.stall_seconds, device=s.device)
         keys = Keys(s.api_keys_file) if s.api_keys_file is not None else None
+        quotas = Quotas(keys.allowance) if keys is not None else None
         self._kafka_server = None
         self._rest_server = self.rest = Rest(
             self._settings,
@@ -91,13 +95,15 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
             health=self.health,
             metrics=self.metrics,
             keys=keys,
+            quotas=quotas,
             finished=self.finished,
             traces=self.traces,
+            tls=self._tls,
         )
         repository = self._model_repository_handlers
-        calls = Calls(self.catalog, self.health, self.metrics, repository, self.finished, repository_api=s.repository_api)
-        self._grpc_server = self.grpc = Grpc(s, calls, self.health, keys, self.finished, self.traces)
-        self.metrics_server = MetricsServer(self.metrics, s)
+        calls = Calls(self.catalog, self.health, self.metrics, repository, self.finished, quotas, repository_api=s.repository_api)
+        self._grpc_server = self.grpc = Grpc(s, calls, self.health, keys, self.finished, self.traces, self._tls)
+        self.metrics_server = MetricsServer(self.metrics, s, self.health, self._tls)
 
     def _traces(self) -> "Traces | None":
         """What sends spans; None where the setting is off, and then nothing of it is imported."""

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any, NoReturn
 
 import grpc
@@ -26,6 +26,7 @@ from pilothouse.server.catalog import Catalog
 from pilothouse.server.finished import Finished, outcome_of
 from pilothouse.server.grpc_messages import datatype_name, parse, request_from, response_to, stream_item
 from pilothouse.server.health import Health
+from pilothouse.server.quotas import Quotas
 from pilothouse.server.v2_rest import EXTENSIONS, once
 
 log = logging.getLogger("pilothouse.server")
@@ -54,10 +55,12 @@ class Calls:
         metrics: Metrics,
         repository: ModelRepositoryHandlers,
         finished: Finished,
+        quotas: Quotas | None,
         *,
         repository_api: bool,
     ) -> None:
         self._finished = finished
+        self._quotas = quotas
         self._catalog = catalog
         self._health = health
         self._metrics = metrics
@@ -121,7 +124,12 @@ class Calls:
     async def _infer(self, request: Any) -> Any:
         model = self._catalog.ready(request.model_name, request.model_version)
         payload = self._payload(request)
-        return response_to(await model.predict(payload), raw=bool(request.raw_input_contents))
+        with self._taken():
+            return response_to(await model.predict(payload), raw=bool(request.raw_input_contents))
+
+    def _taken(self) -> AbstractContextManager[None]:
+        """This call's place among those of its key: each request of a stream is one."""
+        return self._quotas.taken(calls.current()) if self._quotas is not None else nullcontext()
 
     def _payload(self, request: Any) -> InferenceRequest:
         payload = request_from(request)
@@ -156,12 +164,13 @@ class Calls:
         wants_final = bool(request.parameters[WANTS_FINAL].bool_param) if WANTS_FINAL in request.parameters else False
         request.parameters.pop(WANTS_FINAL, None)
         payload = self._payload(request)
-        async with aclosing(model.predict_stream(once(payload))) as responses:
-            async for response in responses:
-                message = response_to(response, raw=bool(request.raw_input_contents))
-                if wants_final:
-                    message.parameters["triton_final_response"].bool_param = False
-                yield message
+        with self._taken():
+            async with aclosing(model.predict_stream(once(payload))) as responses:
+                async for response in responses:
+                    message = response_to(response, raw=bool(request.raw_input_contents))
+                    if wants_final:
+                        message.parameters["triton_final_response"].bool_param = False
+                    yield message
         if wants_final:
             final = pb.ModelInferResponse(model_name=model.name, model_version=model.version or "", id=payload.id)
             final.parameters["triton_final_response"].bool_param = True

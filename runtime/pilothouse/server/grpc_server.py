@@ -19,6 +19,7 @@ from pilothouse.server.finished import Finished
 from pilothouse.server.grpc_calls import Calls
 from pilothouse.server.grpc_messages import SERVICE, reflected
 from pilothouse.server.health import Health
+from pilothouse.server.tls import Tls
 from pilothouse.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,9 +32,17 @@ class Grpc:
     """An asyncio gRPC server."""
 
     def __init__(
-        self, settings: Settings, handlers: Calls, health: Health, keys: Keys | None, finished: Finished, traces: "Traces | None" = None
+        self,
+        settings: Settings,
+        handlers: Calls,
+        health: Health,
+        keys: Keys | None,
+        finished: Finished,
+        traces: "Traces | None" = None,
+        tls: Tls | None = None,
     ) -> None:
         self._settings = settings
+        self._tls = tls
         self._finished = finished
         self._traces = traces
         self._handlers = handlers
@@ -47,7 +56,8 @@ class Grpc:
         self._server = self._make()
         host, port = self._settings.host, self._settings.grpc_port
         try:
-            bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            bound = self._server.add_secure_port(at, self._tls.credentials()) if self._tls else self._server.add_insecure_port(at)
         except RuntimeError:
             raise StartError(f"can't listen on {host} port {port} (setting grpc_port); choose another port or 0") from None
         await self._server.start()
@@ -117,7 +127,7 @@ class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
         calls.begin(call)
         if self._keys is not None and details.method not in OPEN_METHODS:
             try:
-                call.tenant = self._keys.admit(metadata.get("authorization"))
+                call.tenant = self._keys.admit(*(value for key, value in details.invocation_metadata or () if key == "authorization"))
             except Unauthenticated as error:
                 service, _, method = details.method.rpartition("/")
                 known = service == f"/{SERVICE}" and method in self._known

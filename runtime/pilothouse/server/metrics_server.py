@@ -1,8 +1,12 @@
-"""The metrics port: `/metrics` and nothing else, behind a bearer token where one is set."""
+"""The metrics port: `/metrics`, behind a bearer token where one is set, and nothing else.
+
+But where REST wants clients' certificates, which a kubelet has none of, the two health paths are answered here too.
+"""
 
 import hmac
 import logging
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -12,8 +16,10 @@ from starlette.types import Receive, Scope, Send
 from pilothouse.errors import NotFound, PilothouseError, StartError, Unauthenticated
 from pilothouse.metrics import Metrics
 from pilothouse.server.edge import header
+from pilothouse.server.health import Health
 from pilothouse.server.refusals import WrongMethod, refusal
 from pilothouse.server.rest import server
+from pilothouse.server.tls import Tls
 from pilothouse.settings import Settings
 
 log = logging.getLogger("pilothouse.server")
@@ -22,14 +28,16 @@ log = logging.getLogger("pilothouse.server")
 class MetricsServer:
     """Serves one `Metrics`. The token's file is read at each scrape, so that it may change."""
 
-    def __init__(self, metrics: Metrics, settings: Settings) -> None:
+    def __init__(self, metrics: Metrics, settings: Settings, health: Health, tls: Tls | None = None) -> None:
         self._metrics = metrics
+        probes = {"/v2/health/live": health.stalled, "/v2/health/ready": health.unready}
+        self._probes: dict[str, Callable[[], str | None]] = probes if settings.tls_client_ca is not None else {}
         self._token_file = settings.metrics_token_file
         if self._token_file is not None and not _token(self._token_file):
             raise StartError(
                 f"{self._token_file} (setting metrics_token_file) is empty; write the token into it, or leave the setting empty"
             )
-        self._server = server(self._answer, settings)
+        self._server = server(self._answer, settings, tls.context(clients=False) if tls is not None else None)
 
     async def serve(self, listening: socket.socket) -> None:
         await self._server.serve(sockets=[listening])
@@ -43,6 +51,10 @@ class MetricsServer:
         if scope["type"] != "http":
             return
         try:
+            if scope["path"] in self._probes and scope["method"] in ("GET", "HEAD"):
+                reason = self._probes[scope["path"]]()
+                await Response(status_code=503 if reason else 200, content=reason or "")(scope, receive, send)
+                return
             self._judge(scope)
             response = Response(self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
         except Exception as error:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,9 @@ from pilothouse.server.edge import REPOSITORY, Edge, TemplateRoute
 from pilothouse.server.finished import Finished
 from pilothouse.server.health import Health
 from pilothouse.server.http1 import timed
+from pilothouse.server.quotas import Quotas
 from pilothouse.server.refusals import WrongMethod, protocol_of, refusal
+from pilothouse.server.tls import CLOSING_SECONDS, HANDSHAKE_SECONDS, Tls
 from pilothouse.server.upload import Upload
 from pilothouse.server.v2_rest import V2
 from pilothouse.settings import Settings
@@ -54,8 +57,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 class QuietServer(uvicorn.Server):
     """Leaves the signals to us (uvicorn would catch each, and raise it again when it is done) and sleeps until it is told to stop."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(config)
+        self._tls = tls
         self._told = asyncio.Event()
 
     def stop(self) -> None:
@@ -80,6 +84,33 @@ class QuietServer(uvicorn.Server):
         await asyncio.sleep(SETTLE_SECONDS)
         await super().shutdown(sockets)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, with TLS of our own: certificates that change, and an end to handshakes and goodbyes that never come."""
+        if self._tls is None:
+            await super().startup(sockets)
+            return
+        await self.lifespan.startup()
+
+        def connection() -> asyncio.Protocol:
+            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn calls it
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return made
+
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                connection,
+                sock=listening,
+                backlog=self.config.backlog,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=CLOSING_SECONDS,
+            )
+            for listening in sockets or ()
+        ]
+        self.started = True
+
     async def main_loop(self) -> None:
         # Its own would wake ten times a second; a tick of ten is what renews the Date header.
         while not await self.on_tick(0):
@@ -102,8 +133,10 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         health: Health,
         metrics: Metrics,
         keys: Keys | None,
+        quotas: Quotas | None,
         finished: Finished,
         traces: "Traces | None" = None,
+        tls: Tls | None = None,
     ) -> None:
         super().__init__(host, data_plane, repository)
         self._catalog = catalog
@@ -119,9 +152,9 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
             self._app.add_exception_handler(kind, self._refuse)
         app: ASGIApp = Upload(self._app, max_body_bytes=settings.max_body_bytes, upload_seconds=settings.upload_seconds)
         # The page's files hold no data; what it asks for goes through the keys as everything does.
-        app = Auth(app, keys=keys, open_paths=OPEN_PATHS | {route.path for route in files})
+        app = Auth(app, keys=keys, quotas=quotas, open_paths=OPEN_PATHS | {route.path for route in files})
         edge = Edge(app, metrics=metrics, health=health, finished=finished, max_headers=settings.max_headers, traces=traces)
-        self._server = server(edge, settings)
+        self._server = server(edge, settings, tls.context(clients=True) if tls is not None else None)
 
     async def _document(self, request: Request) -> Response:
         """The document under the limits in force; the model's vocabulary bounds token ids once it is known."""
@@ -214,7 +247,7 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         return len(self._server.server_state.tasks)
 
 
-def server(app: ASGIApp, settings: Settings) -> QuietServer:
+def server(app: ASGIApp, settings: Settings, tls: ssl.SSLContext | None = None) -> QuietServer:
     """A uvicorn server for `app`, with nothing of its own to say: no banner, no access log, no signals."""
     config = uvicorn.Config(
         app,
@@ -228,7 +261,7 @@ def server(app: ASGIApp, settings: Settings) -> QuietServer:
         server_header=False,
         timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # seconds of a timer: a float does
     )
-    return QuietServer(config)
+    return QuietServer(config, tls)
 
 
 def _hosted(error: Any) -> PilothouseError:

@@ -149,7 +149,8 @@ async def _load(server: "PilothouseServer", models: Models) -> None:
 
 def _addresses(settings: Settings, bound: dict[str, int], model: str) -> Addresses:
     at = {name: ports.located(settings.host, port) for name, port in bound.items()}
-    return Addresses(rest=f"http://{at['rest']}", grpc=at["grpc"], metrics=f"http://{at['metrics']}/metrics", model=model)
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return Addresses(rest=f"{scheme}://{at['rest']}", grpc=at["grpc"], metrics=f"{scheme}://{at['metrics']}/metrics", model=model)
 
 
 def _told(error: Exception) -> int:

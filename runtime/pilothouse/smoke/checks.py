@@ -92,7 +92,7 @@ def grpc_answers(target: Target) -> None:
 
     assert target.grpc is not None
     told = {"OpenAI": REST["OpenAI"](target.client, target.model, SPAIN)}
-    with grpc_client.connect(target.grpc, target.client.key) as calls:
+    with grpc_client.connect(target.grpc, target.client.key, trust=target.client.trust) as calls:
         calls.demand_health(target.model)
         told["gRPC"] = calls.infer(target.model, SPAIN)
         told["gRPC stream"] = calls.stream(target.model, SPAIN)

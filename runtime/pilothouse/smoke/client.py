@@ -3,10 +3,15 @@
 import json
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from pilothouse.errors import StartError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,34 @@ class Event:
         return json.loads(self.data)
 
 
+@dataclass(frozen=True)
+class Trust:
+    """Whom an https server must prove to be, and who we are: PEM files. `ca` None: the machine's CAs; `certificate` None: nobody."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    certificate_key: Path | None = None  # None: in the certificate's file
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        """Raises `StartError` that names the file that is missing or makes no sense."""
+        with _naming("--ca", self.ca):
+            context = ssl.create_default_context(cafile=self.ca)
+        if self.certificate is not None:
+            with _naming("--cert", self.certificate):
+                context.load_cert_chain(self.certificate, self.certificate_key)
+        return context
+
+
+@contextmanager
+def _naming(flag: str, file: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = "no PEM file of this kind" if isinstance(error, ssl.SSLError | ValueError) else error.strerror
+        raise StartError(f"{flag} {file} can't be used: {reason}") from None
+
+
 @dataclass
 class Client:
     """`url` is the server's base (http://host:port), `key` an API key, `timeout` in seconds for each read."""
@@ -48,6 +81,7 @@ class Client:
     key: str | None = None
     timeout: float = 60.0
     headers: dict[str, str] = field(default_factory=dict)
+    trust: "Trust | None" = None
 
     def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
         """`body`: bytes as they are, anything else as JSON, None for none."""
@@ -79,7 +113,7 @@ class Client:
         parts = urlsplit(self.url)
         host, port = parts.hostname or "127.0.0.1", parts.port
         if parts.scheme == "https":
-            connection: HTTPConnection = HTTPSConnection(host, port, timeout=self.timeout, context=ssl.create_default_context())
+            connection: HTTPConnection = HTTPSConnection(host, port, timeout=self.timeout, context=(self.trust or Trust()).context)
         else:
             connection = HTTPConnection(host, port, timeout=self.timeout)
         sent = {"Accept": "*/*", **self.headers, **(headers or {})}

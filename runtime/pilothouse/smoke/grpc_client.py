@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from pilothouse.smoke.answers import Question, Told, demand, v2_stream_told, v2_told
+from pilothouse.smoke.client import Trust
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -94,10 +96,17 @@ class _WithMetadata(grpc.StreamStreamClientInterceptor):  # type: ignore[misc]  
 
 
 @contextmanager
-def connect(address: str, key: str | None = None, *, timeout: float = 60.0) -> Iterator[Calls]:
-    """Calls to the server at `address` (host:port); `timeout` in seconds for each."""
-    with grpc.insecure_channel(address) as channel:
+def connect(address: str, key: str | None = None, *, timeout: float = 60.0, trust: Trust | None = None) -> Iterator[Calls]:
+    """Calls to the server at `address` (host:port); `timeout` in seconds for each. Over TLS where `trust` is given."""
+    with grpc.insecure_channel(address) if trust is None else grpc.secure_channel(address, _credentials(trust)) as channel:
         yield Calls(channel, key, timeout)
+
+
+def _credentials(trust: Trust) -> grpc.ChannelCredentials:
+    def text(file: Path | None) -> bytes | None:
+        return file.read_bytes() if file is not None else None
+
+    return grpc.ssl_channel_credentials(text(trust.ca), text(trust.certificate_key or trust.certificate), text(trust.certificate))
 
 
 def plain(parameters: Any) -> dict[str, Any]:
