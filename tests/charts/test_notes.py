@@ -24,6 +24,16 @@ def test_notes_ask_for_a_key_where_keys_are_set(chart: Chart) -> None:
     assert "No API keys" not in notes
 
 
+def test_notes_speak_tls_where_the_server_does(chart: Chart) -> None:
+    """Every curl line goes to the certificate's name, with the CA and, where one is wanted, a client's certificate."""
+    notes = chart.notes({"tls": {"existingSecret": "pair", "clientCaKey": "clients.crt"}})
+
+    assert notes.count("curl --connect-to ::localhost: --cacert ca.crt --cert client.crt --key client.key") == 3
+    assert notes.count("https://phi3-pilothouse.models.svc:8080/v") == 3
+    assert "get secret pair -o go-template='{{index .data \"ca.crt\" | base64decode}}' > ca.crt" in notes
+    assert "name a Secret with one that your client CA has signed in tls.testSecret" in notes
+
+
 def test_notes_name_the_model(chart: Chart) -> None:
     """A name that was given is in the lines; one that wasn't is asked for."""
     assert "MODEL=phi3-chat" in chart.notes({"model": {"name": "phi3-chat"}})

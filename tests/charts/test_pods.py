@@ -30,7 +30,7 @@ def quantity(text: str) -> float:
 
 def test_there_are_enough_combinations() -> None:
     """Every profile is rendered with every toggle."""
-    assert len(COMBINATIONS) == 48
+    assert len(COMBINATIONS) == 51
 
 
 @EVERY
@@ -201,6 +201,47 @@ def test_keys_are_a_file_that_follows_its_secret(chart: Chart) -> None:
     assert mount == {"name": "api-keys", "mountPath": "/etc/pilothouse/keys", "readOnly": True}
     assert volume["secret"] == {"secretName": "keys", "items": [{"key": "all", "path": "api-keys"}], "defaultMode": 0o440}
     assert chart.one("ConfigMap", values)["data"]["PILOTHOUSE_API_KEYS_FILE"] == "/etc/pilothouse/keys/api-keys"
+
+
+TLS = {"tls": {"existingSecret": "pair"}}
+MUTUAL = {"tls": {"existingSecret": "pair", "clientCaKey": "clients.crt", "testSecret": "client"}}
+
+
+def test_tls_files_follow_their_secret_and_probes_speak_it(chart: Chart) -> None:
+    """A whole volume, so that a rotated certificate arrives; kubelets ask over TLS, at the port that wants no certificate of them."""
+    for values, port in ((TLS, "rest"), (MUTUAL, "metrics")):
+        (container,) = (pod := chart.pod(values))["containers"]
+        (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "tls"]
+        settings = chart.one("ConfigMap", values)["data"]
+        files = {item["key"]: f"/etc/pilothouse/tls/{item['path']}" for item in volume["secret"]["items"]}
+
+        assert {"name": "tls", "mountPath": "/etc/pilothouse/tls", "readOnly": True} in container["volumeMounts"]
+        assert (settings["PILOTHOUSE_TLS_CERTIFICATE"], settings["PILOTHOUSE_TLS_KEY"]) == (files["tls.crt"], files["tls.key"])
+        assert settings.get("PILOTHOUSE_TLS_CLIENT_CA") == files.get("clients.crt")
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert (container[probe]["httpGet"]["scheme"], container[probe]["httpGet"]["port"]) == ("HTTPS", port)
+    assert "scheme" not in chart.pod()["containers"][0]["livenessProbe"]["httpGet"]
+
+
+def test_the_test_pod_speaks_tls_with_what_it_is_given(chart: Chart) -> None:
+    """The server's CA, and a client's certificate where one is wanted; where that is missing there is no test pod that could only fail."""
+
+    def arguments(values: dict[str, Any]) -> list[str]:
+        return next((m["spec"]["containers"][0]["args"] for m in chart.render(values) if m["kind"] == "Pod"), [])
+
+    assert arguments(TLS)[:2] == ["smoke", "https://phi3-pilothouse.models.svc:8080"]
+    assert "--ca=/etc/pilothouse/ca/ca.crt" in arguments(TLS)
+    assert {"--cert=/etc/pilothouse/client/tls.crt", "--cert-key=/etc/pilothouse/client/tls.key"} <= set(arguments(MUTUAL))
+    assert arguments({"tls": {**MUTUAL["tls"], "testSecret": ""}}) == []
+
+
+def test_prometheus_is_told_of_tls(chart: Chart) -> None:
+    """Scheme, name and CA; no certificate, for the metrics port wants none."""
+    values = {**MUTUAL, "metrics": {"serviceMonitor": {"enabled": True}}}
+    (endpoint,) = chart.one("ServiceMonitor", values)["spec"]["endpoints"]
+
+    assert endpoint["scheme"] == "https"
+    assert endpoint["tlsConfig"] == {"serverName": "phi3-pilothouse.models.svc", "ca": {"secret": {"name": "pair", "key": "ca.crt"}}}
 
 
 @pytest.mark.parametrize(

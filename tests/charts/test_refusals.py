@@ -89,6 +89,12 @@ REFUSED: dict[str, tuple[Values, str, str, str]] = {
         "Name your Gateway",
     ),
     "ingress for every host": ({"ingress": {"enabled": True}}, "ingress.enabled is true", "ingress.hosts is empty", "Name at least one"),
+    "client certificates without TLS": (
+        {"tls": {"clientCaKey": "client-ca.crt"}},
+        'tls.clientCaKey is "client-ca.crt"',
+        "tls.existingSecret is empty",
+        "Set tls.existingSecret, or leave it empty",
+    ),
     "egress without a policy": (
         {"networkPolicy": {"enabled": False, "extraEgress": [{}]}},
         "networkPolicy.extraEgress is set",
@@ -96,7 +102,7 @@ REFUSED: dict[str, tuple[Values, str, str, str]] = {
         "Set networkPolicy.enabled: true",
     ),
 }
-OWNED = ("model", "model_name", "tracking_uri", "device", "api_keys_file", "metrics_token_file", "drain_seconds", "lame_duck_seconds", "host",
+OWNED = ("tls_certificate", "tls_key", "tls_client_ca", "model", "model_name", "tracking_uri", "device", "api_keys_file", "metrics_token_file", "drain_seconds", "lame_duck_seconds", "host",
          "rest_port", "grpc_port", "metrics_port")  # fmt: skip
 
 

@@ -97,6 +97,7 @@ TOGGLES: dict[str, Values] = {
     "image-volume": {"model": {"source": "imageVolume", "imageVolume": {"reference": "registry.example/phi3:1"}}},
     "mlflow": {"model": {"source": "mlflow", "mlflow": {"uri": "models:/phi3@champion", "trackingUri": "http://10.0.0.7:5000"}}},
     "keys": {"apiKeys": {"existingSecret": "keys", "testKey": "test"}, "metrics": {"tokenSecret": "metrics"}},
+    "tls": {"tls": {"existingSecret": "pair", "clientCaKey": "clients.crt", "testSecret": "client"}},
     "settings": {"settings": {"queue": 128, "max_tokens": 512, "page": False, "log_level": "warning"}, "drainSeconds": 300},
     "several": {"replicas": 3, "spread": "DoNotSchedule", "image": {"digest": "sha256:" + "0" * 64}},
     "hpa": {"autoscaling": {"kind": "hpa", "minReplicas": 2}},

@@ -58,6 +58,20 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- add (include "pilothouse.preStopSeconds" .) (include "pilothouse.lameDuckSeconds" .) .Values.drainSeconds 10 }}
 {{- end }}
 
+{{/* TLS: the scheme that all ports speak, and where probes go: a kubelet has no client certificate, and the metrics port wants none. */}}
+{{- define "pilothouse.scheme" -}}{{ ternary "https" "http" (ne .Values.tls.existingSecret "") }}{{- end }}
+{{- define "pilothouse.probe" -}}
+port: {{ ternary "metrics" "rest" (ne .Values.tls.clientCaKey "") }}
+{{- if .Values.tls.existingSecret }}
+scheme: HTTPS
+{{- end }}
+{{- end }}
+
+{{/* Whether `helm test` has what the server asks of it. */}}
+{{- define "pilothouse.testable" -}}
+{{- if and (or (not .Values.apiKeys.existingSecret) .Values.apiKeys.testKey) (or (not .Values.tls.clientCaKey) .Values.tls.testSecret) }}yes{{ end }}
+{{- end }}
+
 {{/* Where the model is mounted, and its folder there. Empty for what is in the image. */}}
 {{- define "pilothouse.modelFolder" -}}
 {{- if eq .Values.model.source "mlflow" }}/models/model

@@ -6,8 +6,7 @@ import sys
 import time
 from typing import Any
 
-from pilothouse.commands.smoke import trust, trusting
-from pilothouse.errors import StartError
+from pilothouse.commands.smoke import trust, trusting, unreachable
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         model = find_model(client)
     except Exception as error:
-        raise StartError(f"no server answers at {args.url} ({type(error).__name__}); start one with `pilothouse serve`") from None
+        raise unreachable(args.url, error) from None
     tty = sys.stdin.isatty()
     if tty:
         print(f"{model} at {args.url}. An empty line ends the chat.")

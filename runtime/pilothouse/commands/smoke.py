@@ -40,14 +40,8 @@ def run(args: argparse.Namespace) -> int:
     client = Client(args.url.rstrip("/"), key=_key(args.key_file), timeout=args.timeout, trust=trust(args))
     try:
         model = checks.find_model(client)
-    except ssl.SSLError as error:
-        raise StartError(
-            f"{args.url} speaks no TLS that we trust ({_said(error)}); name its CA with --ca, your certificate with --cert"
-        ) from None
     except OSError as error:
-        raise StartError(
-            f"no server answers at {args.url} ({error.strerror or type(error).__name__}); start one with `pilothouse serve`"
-        ) from None
+        raise unreachable(args.url, error) from None
     except WrongAnswer as error:
         raise StartError(f"{args.url} is no Pilothouse server, or the key is wrong: {error}") from None
     results = []
@@ -93,8 +87,15 @@ def trust(args: argparse.Namespace) -> "Trust | None":
     return made
 
 
-def _said(error: ssl.SSLError) -> str:
-    return getattr(error, "verify_message", "") or (error.reason or "no TLS").replace("_", " ").lower()
+def unreachable(url: str, error: Exception) -> StartError:
+    """Why nothing was heard from `url`, and what to do. TLS 1.3 tells of a missing client certificate by hanging up."""
+    if isinstance(error, ssl.SSLError):
+        said = getattr(error, "verify_message", "") or (error.reason or "no TLS").replace("_", " ").lower()
+        return StartError(f"{url} speaks no TLS that we trust ({said}); name its CA with --ca, your certificate with --cert")
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    if url.startswith("https:") and isinstance(error, ConnectionResetError):
+        return StartError(f"{url} hung up ({reason}); where it wants your certificate, name that with --cert")
+    return StartError(f"no server answers at {url} ({reason}); start one with `pilothouse serve`")
 
 
 def _key(file: Path | None) -> str | None:
