@@ -9,6 +9,8 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from support import planted
+
 PATIENCE = 30.0
 
 
@@ -75,3 +77,4 @@ def collecting(status: int = 200) -> Iterator[Collector]:
         finally:
             server.shutdown()
             thread.join(PATIENCE)
+            planted.keep(f"collector-{server.server_port}", spans=b"".join(collector.bodies))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pilothouse.smoke.client import Client
+from support import planted
 
 PATIENCE = 120.0
 SCRIPTED = str(Path(__file__).with_name("serve_scripted.py"))
@@ -49,9 +50,13 @@ def served(*arguments: str, scripted: bool = False, **settings: Any) -> Iterator
         serve = [SCRIPTED, str(ready)] if scripted else ["-m", "pilothouse.cli", "serve", *arguments, "--ready-file", str(ready)]
         with log.open("w") as out:
             process = subprocess.Popen([sys.executable, *serve], env=environment, stdout=out, stderr=subprocess.STDOUT, text=True)
+        metrics = b""
         try:
             addresses = _addresses(process, ready, log)
             yield Served(process, addresses["rest"], addresses["grpc"], addresses["metrics"], addresses["model"], log)
+            if process.poll() is None and planted.PLACE in os.environ:
+                planted.plant(addresses["rest"], addresses["model"])
+                metrics = planted.scraped(addresses["metrics"])
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -60,6 +65,7 @@ def served(*arguments: str, scripted: bool = False, **settings: Any) -> Iterator
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+            planted.keep(f"served-{process.pid}", log, metrics=metrics)
 
 
 def _addresses(process: "subprocess.Popen[str]", ready: Path, log: Path) -> dict[str, Any]:
