@@ -3,11 +3,13 @@
 import importlib.metadata
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("audit", ROOT / "scripts" / "audit.py")
@@ -40,6 +42,27 @@ def test_mlservers_own_pins_would_not_be(monkeypatch: pytest.MonkeyPatch) -> Non
         "fastapi 0.115.14",
         "starlette 0.46.2",
     ]
+
+
+async def test_a_host_header_does_not_make_the_path() -> None:
+    """CVE-2026-48710: on MLServer's own pins this Host makes `request.url.path` an open one."""
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/v1/chat/completions",
+        "query_string": b"",
+        "server": ("t", 80),
+        "headers": [(b"host", b"a/v2/health/live?x=")],
+    }
+    assert Request(scope).url.path == "/v1/chat/completions"
+
+
+def test_nothing_of_ours_uses_forms_or_files_of_the_framework() -> None:
+    """The other holes of Starlette were in its forms, its static files and its ranges: none of them is reached from here."""
+    words = re.compile(r"StaticFiles|FileResponse|\.form\(|UploadFile|python_multipart|BaseHTTPMiddleware\(")
+    used = {path.name: found for path in (ROOT / "runtime").rglob("*.py") if (found := words.findall(path.read_text()))}
+    assert used == {}
 
 
 def test_a_database_that_is_not_there_is_not_run_and_no_pass(tmp_path: Path) -> None:

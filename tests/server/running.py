@@ -1,9 +1,11 @@
 """A real server on free ports in this process, with a model whose every answer a test decides."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import httpx
@@ -16,8 +18,12 @@ from pilothouse.server.app import PilothouseServer
 from pilothouse.server.health import Phase
 from pilothouse.settings import Settings, load
 from server.toy import Toy, toy_settings
+from support import planted
 
 PATIENCE = 20.0  # seconds a test waits for what must happen
+EVERY = 10  # servers: so often the run's secret is planted into one (support/planted.py)
+
+_SERVERS = count()
 
 
 @dataclass
@@ -60,6 +66,9 @@ async def running(*, loaded: bool = True, headers: dict[str, str] | None = None,
             if loaded:
                 await run.load()
             yield run
+            if planted.PLACE in os.environ and next(_SERVERS) % EVERY == 0 and server.health.phase is Phase.SERVING:
+                await asyncio.to_thread(planted.plant, rest, "toy")
+                planted.keep(f"running-{ports['rest']}", metrics=server.metrics.render())
     finally:
         if server.health.phase is not Phase.CLOSED:
             await drain.leave(server, lame_duck_seconds=0, drain_seconds=2)
