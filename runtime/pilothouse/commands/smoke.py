@@ -3,8 +3,8 @@
 import argparse
 import json
 import os
-import statistics
 import ssl
+import statistics
 import sys
 from dataclasses import asdict
 from pathlib import Path
