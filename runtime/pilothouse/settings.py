@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     prefix_isolation: bool = Field(True, description="Never share computed prompts between API keys.")
     speculation: bool = Field(True, description="Guess repeated text ahead and check it in one step, while the batch has room.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Transformers engine's number format.")
+    attention: Literal["auto", "sdpa", "eager"] = Field(
+        "auto", description="Transformers engine's attention; auto batches requests, the library's own computes one at a time."
+    )
 
     # Limits: over them a request is refused by name
     max_body_bytes: int = Field(4 * MIB, ge=KIB, description="Body, as sent and as inflated, in bytes (413).")

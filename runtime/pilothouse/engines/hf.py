@@ -6,7 +6,6 @@ called through what is public: its forward with explicit positions, and an atten
 row's keys and values. Sampling stays ours.
 """
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pilothouse.engines import hf_model
 from pilothouse.engines.base import Capabilities, Logits, Work
+from pilothouse.engines.refusals import GraphRefused
 from pilothouse.errors import ModelError
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class HFStep:
     """A `StepEngine`. torch and transformers are imported by the constructor, on the thread that will own the engine.
 
     `context` and `tokens_per_step` (0: by the device) are in tokens. `kv_memory_bytes` bounds keys and values of all rows; 0 means whatever
-    all rows can need on a CPU, and most of what is free on a GPU. Raises `ModelError` for a folder that can't be served.
+    all rows can need on a CPU, and most of what is free on a GPU. Raises `ModelError` for a folder that can't be served,
+    `GraphRefused` for one that only `hf_serial` can.
     """
 
     name = "transformers"
@@ -46,24 +48,20 @@ class HFStep:
         tokens_per_step: int = 0,
     ) -> None:
         started = time.perf_counter()
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the library loads
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        try:
-            import torch
-            import transformers
+        torch, transformers = hf_model.library()
+        from pilothouse.engines import hf_attention
 
-            from pilothouse.engines import hf_attention
-        except ImportError as error:
-            raise ModelError(
-                f"a Transformers model needs torch and transformers: pip install 'pilothouse[transformers]' ({error})"
-            ) from error
         self._torch, self._attention, self._version = torch, hf_attention, transformers.__version__
         torch.set_num_threads(threads)
         self._threads = threads
-        self.device = _device(torch, device)
-        config = _config(folder)
-        self._dtype = _dtype(torch, dtype, self.device, config)
-        self._model = _load(folder, config, self._dtype, self.device)
+        self.device = hf_model.device(torch, device)
+        config = hf_model.config(folder)
+        _demand_steady_positions(config)
+        self._dtype = hf_model.dtype(torch, dtype, self.device, config)
+        transformers.AttentionInterface.register(hf_attention.NAME, hf_attention.attend)
+        self._model = hf_model.load(folder, config, self._dtype, self.device, hf_attention.NAME)
+        if not self._model.is_backend_compatible():
+            raise GraphRefused(self.name, f"the attention of {type(self._model).__name__} can't be replaced")
         rope = config.rope_parameters if isinstance(getattr(config, "rope_parameters", None), dict) else {}
         self.turn: int | None = rope["original_max_position_embeddings"] if rope.get("rope_type") == "longrope" else None
 
@@ -202,7 +200,7 @@ class HFStep:
         try:
             self._forward([(row, Work(0, [0], 1))])
         except (TypeError, AttributeError) as error:
-            raise ModelError(f"the transformers engine can't carry {type(self._model).__name__}: {error}") from error
+            raise GraphRefused(self.name, f"{type(self._model).__name__} asks for what a flat batch has not ({error})") from error
         return row.keys.token_bytes()
 
     def _memory(self, given: int, tokens: int) -> int:
@@ -221,63 +219,9 @@ class _Row:
         self.tokens: list[int] = []
 
 
-def _device(torch: Any, asked: str) -> str:
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "cuda" and found != "cuda":
-        raise ModelError("no GPU answered: device is cuda and torch sees none; give the pod a GPU, or set device to cpu")
-    return found if asked == "auto" else asked
-
-
-def _dtype(torch: Any, asked: str, device: str, config: Any) -> Any:
-    """auto: float32 on a CPU, where less is not exact and rarely faster; the format of the weights on a GPU."""
-    if asked != "auto":
-        return getattr(torch, asked)
-    return torch.float32 if device == "cpu" else (config.dtype or torch.bfloat16)
-
-
-def _config(folder: Path) -> Any:
-    from transformers import AutoConfig
-
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"there is no readable config.json in {folder}: give a Transformers model's own folder")
-    try:
-        config = AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )  # code of the model's own (auto_map) is passed over
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"transformers can't read config.json in {folder}: {error}") from error
+def _demand_steady_positions(config: Any) -> None:
+    """Raise `GraphRefused` for a model that turns all its positions as a text grows: its rows would depend on each other."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [part.get("rope_type", "") for part in rope.values() if isinstance(part, dict)]
     if any("dynamic" in kind for kind in (*kinds, rope.get("rope_type", ""))) or "longrope" in kinds:
-        raise ModelError(
-            f"the model in {folder} turns all its positions as a text grows (dynamic rope), so its rows can't be batched: use another"
-        )
-    return config
-
-
-def _load(folder: Path, config: Any, dtype: Any, device: str) -> Any:
-    """The model, ready to answer; weights from safetensors only, since other files can run code."""
-    import transformers
-
-    from pilothouse.engines import hf_attention
-
-    transformers.AttentionInterface.register(hf_attention.NAME, hf_attention.attend)
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            attn_implementation=hf_attention.NAME,
-            device_map={"": device} if device != "cpu" else None,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-        raise ModelError(
-            f"transformers can't load the model in {folder} (safetensors weights of a causal language model are needed): {error}"
-        ) from error
-    if not model.is_backend_compatible():
-        raise ModelError(f"the transformers engine can't carry {type(model).__name__}: its attention can't be replaced")
-    return model.eval()
+        raise GraphRefused("transformers", "it turns all its positions as a text grows (dynamic rope), so its rows can't be batched")

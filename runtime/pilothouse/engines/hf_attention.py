@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from pilothouse.errors import ModelError
+from pilothouse.engines.refusals import GraphRefused
 
 NAME = "pilothouse"
 BLOCK = 128  # tokens that a row's buffers grow by
@@ -84,9 +84,7 @@ def attend(
     """Attention of a flat batch [1, heads, tokens, head size] whose tokens belong to `pieces`, in order. Answers [1, tokens, heads, head size]."""
     unknown = sorted(name for name, given in others.items() if given is not None and name not in HARMLESS)
     if unknown or attention_mask is not None or pieces is None:
-        raise ModelError(
-            f"the transformers engine can't carry this model: its attention needs {', '.join(unknown) or 'a mask or cache of its own'}"
-        )
+        raise GraphRefused("transformers", f"its attention needs {', '.join(unknown) or 'a mask or cache of its own'}")
     answers, start = [], 0
     for piece in pieces:
         stop = start + piece.count

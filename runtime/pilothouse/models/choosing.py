@@ -155,17 +155,35 @@ def _genai(c: Choice) -> StepEngine | TokenEngine:
 
 def _transformers(c: Choice) -> StepEngine:
     from pilothouse.engines.hf import HFStep
+    from pilothouse.engines.hf_serial import HFSerialStep
 
     s = c.settings
-    return HFStep(
+    kv_memory = s.kv_memory_bytes if s.device == "cuda" else c.kv_memory  # a GPU's own memory is the engine's to look at
+    if s.attention == "auto":
+        try:
+            return HFStep(
+                c.folder,
+                threads=c.threads,
+                context=c.window,
+                rows=c.rows,
+                dtype=s.dtype,
+                device=s.device,
+                kv_memory_bytes=kv_memory,
+                tokens_per_step=s.step_tokens,
+            )
+        except GraphRefused as refusal:
+            c.reasons.append(f"{refusal}; one request at a time")
+            log.info("%s; its requests are computed one at a time", refusal)
+    else:
+        c.reasons.append(f"setting attention is {s.attention}; one request at a time")
+    return HFSerialStep(
         c.folder,
         threads=c.threads,
         context=c.window,
-        rows=c.rows,
         dtype=s.dtype,
         device=s.device,
-        kv_memory_bytes=s.kv_memory_bytes if s.device == "cuda" else c.kv_memory,  # a GPU's own memory is the engine's to look at
-        tokens_per_step=s.step_tokens,
+        attention="sdpa" if s.attention == "auto" else s.attention,
+        kv_memory_bytes=kv_memory,
     )
 
 
