@@ -1,23 +1,14 @@
-"""`pilothouse doctor`: what this machine can run, and what is wrong with the settings."""
+"""`pilothouse doctor`: what this machine can run, or a release on a cluster: what is wrong, and what to change."""
 
 import argparse
 import json
 import os
 import platform
-from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 
 from pilothouse import __version__
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report: `level` is ok, note or wrong; a wrong one says what to do."""
-
-    level: str
-    subject: str
-    text: str
+from pilothouse.diagnosis.finding import Finding
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,25 +17,45 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument(
         "--engines", action="store_true", help="time every engine on the model (default: the embedded one), some seconds each"
     )
+    command.add_argument("--release", help="examine this Helm release instead of this machine, with the kubectl of the PATH")
+    command.add_argument("-n", "--namespace", help="its namespace (default: the context's)")
+    command.add_argument("--context", help="the cluster's context (default: the current one)")
     command.add_argument("--json", action="store_true", help="print the findings as JSON")
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 1 when something is wrong, else 0."""
-    findings = [
-        *_machine(),
-        *_packages(),
-        *_settings(),
-        *(_model(args.model) if args.model else []),
-        *(_engines(args.model) if args.engines else []),
-    ]
+    findings = _release(args) if args.release else _here(args)
     if args.json:
         print(json.dumps([{"level": f.level, "subject": f.subject, "text": f.text} for f in findings], indent=2))
     else:
         for finding in findings:
             print(f"{finding.level:<6}{finding.subject:<14}{finding.text}")
     return 1 if any(finding.level == "wrong" for finding in findings) else 0
+
+
+def _here(args: argparse.Namespace) -> list[Finding]:
+    return [
+        *_machine(),
+        *_packages(),
+        *_settings(),
+        *(_model(args.model) if args.model else []),
+        *(_engines(args.model) if args.engines else []),
+    ]
+
+
+def _release(args: argparse.Namespace) -> list[Finding]:
+    """The release; whether its memory holds the model, where that is named."""
+    from pilothouse.diagnosis import kubectl, release
+
+    weights = least = None
+    if args.model:
+        from pilothouse.models import registry, sizing, source
+
+        size = sizing.size(source.describe(registry.resolve(args.model).folder))
+        weights, least = size.weights, size.limit(1, 512)
+    return release.findings(kubectl.release(args.release, args.namespace, args.context, weights=weights, least=least))
 
 
 def _machine() -> list[Finding]:

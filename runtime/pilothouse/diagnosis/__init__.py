@@ -1,0 +1,1 @@
+"""What `pilothouse doctor` finds: pure judgements over facts that somebody else gathered."""
