@@ -17,7 +17,7 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pilothouse"
 
 
-def _uv() -> str:
+def uv() -> str:
     """The uv that scripts/lib/uv.sh finds."""
     for found in (shutil.which("uv"), Path.home() / ".local/bin/uv", _cache() / "uv/bin/uv"):
         if found and os.access(found, os.X_OK):
@@ -64,6 +64,6 @@ def _made(requirements: Path, make: Callable[[Path], None]) -> Path:
 
 def _run(*arguments: str) -> None:
     # Without this project's own overrides: such an environment holds what its file says, and nothing that we made of it.
-    done = subprocess.run([_uv(), "--no-config", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([uv(), "--no-config", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"uv {' '.join(arguments[:2])} failed:\n{done.stderr[-2000:]}")
