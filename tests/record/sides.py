@@ -122,16 +122,10 @@ class Stock(Side):
         return await self.start("workers", {MODEL: TOY}, old_loop=True, parallel_workers=1)
 
     async def second(self) -> Host:
-        """Debug and gzip off, the response cache on; and told to listen for gRPC where the plain one does."""
-
-        async def start() -> Host:
-            free = Ports.free()
-            ports = Ports(free.rest, (await self.plain()).ports.grpc, free.metrics)
-            settings = {"parallel_workers": 0, "debug": False, "gzip_enabled": False, "cache_enabled": True}
-            cached = {**TOY, "cache_enabled": True}
-            return await self.start("second", {MODEL: cached, "spare": cached}, ports=ports, **settings)
-
-        return await self.once("second", start)
+        """Debug and gzip off, the response cache on."""
+        cached = {**TOY, "cache_enabled": True}
+        settings = {"parallel_workers": 0, "debug": False, "gzip_enabled": False, "cache_enabled": True}
+        return await self.once("second", lambda: self.start("second", {MODEL: cached, "spare": cached}, **settings))
 
 
 class Ours(Side):

@@ -38,7 +38,7 @@ def test_stock_is_stock() -> None:
 
 @pytest.mark.slow
 @pytest.mark.transformers
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # on a busy machine
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
 async def test_record(entry: Case, sides: tuple[Stock, Ours], runs: dict[str, tuple[Seen, Seen]]) -> None:
     """Each entry on both sides, word for word."""
