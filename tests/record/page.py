@@ -15,7 +15,7 @@ What was found wrong, or right, with stock MLServer 1.7.1 and its MLflow runtime
 ([requirements/stock.txt](../tests/record/requirements/stock.txt)), where a case needs its workers with the older uvloop on which they start. A
 test fails when stock no longer does what is written here, so that a mended host is noticed, or when ours does not.
 
-`scripts/record` runs it (three minutes), prints the two columns and writes this page; the stage `record` of `scripts/test` holds the page to
+`scripts/record` runs it (minutes), prints the two columns and writes this page; the stage `record` of `scripts/test` holds the page to
 its own run.
 """
 
