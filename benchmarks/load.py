@@ -115,12 +115,12 @@ def main() -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             sys.exit(f"{engine} did not load:\n{done.stderr[-2000:]}")
-        told = json.loads(done.stdout.splitlines()[-1])
+        told = {**json.loads(done.stdout.splitlines()[-1]), "load_average": os.getloadavg()[0]}  # beyond the cores the seconds are void
         kept.setdefault("engines", {})[engine] = {name: round(value, 2) for name, value in told.items()}
         line = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in told.items())
+        args.json.parent.mkdir(exist_ok=True)
+        args.json.write_text(json.dumps(kept, indent=1) + "\n")  # after each: the next one takes minutes
         print(f"{engine}: files {files:.0f} MiB; {line}", flush=True)
-    args.json.parent.mkdir(exist_ok=True)
-    args.json.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":
