@@ -87,7 +87,7 @@ class Answerer:
         if len(requests) > 1:
             for request in requests:
                 self._judge(request)
-            self.engine.reserve(sum(request.n for request in requests))
+            self.engine.reserve(sum(request.n for request in requests), requests[0].tenant or calls.current().tenant)
         async with aclosing(merged([self.stream(request, protocol=protocol) for request in requests])) as chunks:
             async for item in chunks:
                 yield item
@@ -163,6 +163,7 @@ class Answerer:
 
     async def _jobs(self, request: ChatRequest) -> list[Job]:
         self._judge(request)
+        self.engine.reserve(request.n, request.tenant)  # a full queue refuses before any work
         size = sum(len(m.content) for m in request.messages) + (len(request.prompt) if isinstance(request.prompt, str) else 0)
         if size > INLINE_BYTES or request.tools:
             prompt = await asyncio.to_thread(self._encode, request)
@@ -241,7 +242,7 @@ class Answerer:
         """The chunks of one row, or of several as they come."""
         if len(jobs) == 1:
             return _closing(self.engine.generate(jobs[0]))
-        self.engine.reserve(len(jobs))
+        self.engine.reserve(len(jobs), jobs[0].tenant, sum(len(job.prompt) for job in jobs))
         return _several([_closing(self.engine.generate(job)) for job in jobs])
 
 

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import orjson
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from pilothouse.answering import Answerer, total
+from pilothouse.bulk import apart
 from pilothouse.errors import PilothouseError, Retryable, Unsupported, wire
 from pilothouse.messages import Chunk, Usage
 from pilothouse.models.loading import Loaded
@@ -26,6 +27,8 @@ from pilothouse.protocols.fields import document
 from pilothouse.protocols.limits import Limits
 from pilothouse.protocols.openai_stream import ChatStream, CompletionStream
 from pilothouse.version import __version__
+
+T = TypeVar("T")
 
 Handler = Callable[..., Awaitable[Response]]
 Spelling = Callable[[BaseException], dict[str, Any]]
@@ -119,9 +122,8 @@ class Routes:
     @spoken(openai_error)
     async def chat_completions(self, request: Request) -> Response:
         """OpenAI's chat, unary or streamed."""
-        body = await self._openai_body(request)
-        answerer, limits, name = self._served()
-        asked = openai.chat(body, limits)
+        asked = await self._openai_asked(request, openai.chat)
+        answerer, _, name = self._served()
         answer_id, created = f"chatcmpl-{uuid4().hex}", int(time.time())
         if not asked.stream:
             answer = await answerer.answer(asked.request, protocol="openai_chat")
@@ -142,9 +144,8 @@ class Routes:
     @spoken(openai_error)
     async def completions(self, request: Request) -> Response:
         """OpenAI's completion of one or several raw prompts, unary or streamed."""
-        body = await self._openai_body(request)
-        answerer, limits, name = self._served()
-        asked = openai.completion(body, limits)
+        asked = await self._openai_asked(request, openai.completion)
+        answerer, _, name = self._served()
         answer_id, created = f"cmpl-{uuid4().hex}", int(time.time())
         if not asked.stream:
             answers = await answerer.answers(asked.requests, protocol="openai_completion")
@@ -197,7 +198,7 @@ class Routes:
         if loaded.generic is not None:
             return Response(await loaded.generic.invocations(body, content_type), media_type="application/json")
         answerer, limits, name = self._served()
-        asked = invocations.invocation(body, content_type, limits)
+        asked = await apart(len(body), lambda: invocations.invocation(body, content_type, limits))
         answer_id, created = f"chatcmpl-{uuid4().hex}", int(time.time())
         if asked.stream:
             stream = ChatStream(answer_id, created, name, include_usage=True)
@@ -238,13 +239,19 @@ class Routes:
 
     # ------------------------------------------------------------------------------------------------------------------------
 
-    async def _openai_body(self, request: Request) -> dict[str, Any]:
-        """The body, once the model it names is the one served here: an unknown model is 404 whatever else is wrong."""
-        body = document(await request.body())
-        name = openai.model_name(body)
-        if name is not None and name != self.loaded().name:
-            raise unknown_model(name, self.loaded().name)
-        return body
+    async def _openai_asked(self, request: Request, read: Callable[[dict[str, Any], Limits], T]) -> T:
+        """What a body asks, once the model it names is the one served here: an unknown model is 404 whatever else is wrong."""
+        raw = await request.body()
+
+        def work() -> T:
+            body = document(raw)
+            name = openai.model_name(body)
+            if name is not None and name != self.loaded().name:
+                raise unknown_model(name, self.loaded().name)
+            _, limits, _ = self._served()
+            return read(body, limits)
+
+        return await apart(len(raw), work)
 
     def _served(self) -> tuple[Answerer, Limits, str]:
         answerer = self.answerer()

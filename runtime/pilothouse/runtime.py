@@ -14,6 +14,7 @@ from mlserver.model import MLModel
 from mlserver.settings import ModelSettings
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, MetadataTensor
 
+from pilothouse import calls
 from pilothouse import settings as settings_room
 from pilothouse.answering import Answerer, Observer
 from pilothouse.engines.base import Stats
@@ -90,6 +91,16 @@ class ChatRuntime(Routes, MLModel):  # type: ignore[misc]  # MLServer has no typ
     def stats(self) -> Stats | None:
         """The engine's numbers; None for a generic pyfunc, which has no engine."""
         return self._loaded.engine.stats() if self._loaded and self._loaded.engine else None
+
+    def admit(self) -> None:
+        """Raise `Overloaded` where a request's answer would find no place: asked before its body is read."""
+        if self._loaded and self._loaded.engine:
+            self._loaded.engine.reserve(1, calls.current().tenant)
+
+    def give_up(self) -> None:
+        """End what an engine that hangs will not."""
+        if self._loaded and self._loaded.engine:
+            self._loaded.engine.give_up()
 
     def describe(self) -> dict[str, Any]:
         """Facts for metadata, metrics and logs."""

@@ -89,6 +89,9 @@ class Settings(BaseSettings):
 
     # Limits: over them a request is refused by name
     max_body_bytes: int = Field(4 * MIB, ge=KIB, description="Body, as sent and as inflated, in bytes (413).")
+    max_bodies_bytes: int = Field(
+        256 * MIB, ge=MIB, description="Bodies of all requests that are being read and answered, together, in bytes (429 beyond)."
+    )
     max_headers: int = Field(100, ge=10, description="Number of request headers (431).")
     max_messages: int = Field(1024, ge=1, description="Messages of one chat.")
     max_content_bytes: int = Field(2 * MIB, ge=1, description="All text of one request, in bytes of UTF-8.")
@@ -101,7 +104,12 @@ class Settings(BaseSettings):
     max_schema_depth: int = Field(32, ge=1, description="Nesting of a guide's JSON schema.")
     max_top_logprobs: int = Field(20, ge=0, le=20, description="Likeliest tokens listed beside each.")
     max_tokens: int = Field(0, ge=0, description="Most tokens of one answer, whatever was asked. 0: the context window.")
-    queue: int = Field(64, ge=0, description="Requests that may wait (429 with Retry-After beyond).")
+    queue: int = Field(
+        64,
+        ge=0,
+        description="Requests that may wait (429 with Retry-After beyond); one API key may hold three for each place that is free.",
+    )
+    queue_tokens: int = Field(131072, ge=0, description="Prompt tokens of all requests that wait (429 beyond). 0: any number.")
     queue_seconds: float = Field(60.0, gt=0, description="Longest wait in the queue (429 beyond).")
     request_seconds: float = Field(600.0, gt=0, description="Longest time of one request (504 or an error event beyond).")
     upload_seconds: float = Field(30.0, gt=0, description="Longest time to send a request's headers and body (408 beyond).")

@@ -185,3 +185,29 @@ async def test_odd_targets_are_the_clients_fault(target: bytes) -> None:
         reply = await client.reply()
         assert reply.status in (400, 404)
         assert list(orjson.loads(reply.body)) == ["error"]
+
+
+async def test_bodies_together_have_a_bound() -> None:
+    """Many bodies that are each within the limit can't take the memory: one too many hears 429, and there is room again when one is answered."""
+    async with running(max_bodies_bytes=KIB * KIB, max_body_bytes=KIB * KIB) as run, connected(run) as holding:
+        await holding.post(INFER, padded(900 * KIB)[:-1], length=900 * KIB)
+        await until(lambda: run.server.rest.busy == 1)
+        refused = run.client.post(INFER, content=padded(200 * KIB))
+        while (reply := await refused).status_code == 200:  # the first body may still be on its way
+            refused = run.client.post(INFER, content=padded(200 * KIB))
+        assert (reply.status_code, reply.headers["retry-after"]) == (429, "1")
+        assert reply.json() == {"error": "requests of 1048576 bytes are being read and answered; send this one again later"}
+        await holding.send(b" ")
+        assert (await holding.reply()).status == 200
+        assert (await run.client.post(INFER, content=padded(200 * KIB))).status_code == 200
+
+
+async def test_a_full_queue_refuses_before_the_body() -> None:
+    """429 with Retry-After at the end of the head: nothing of the body is read, parsed or held."""
+    async with running() as run, connected(run) as client:
+        run.toy.full = True
+        await client.post(INFER, b"{", length=KIB * KIB)
+        reply = await client.reply()
+        assert (reply.status, reply.headers["retry-after"], run.toy.seen) == (429, "3", [])
+        assert (await run.client.post("/v1/echo", content=b"x")).status_code == 429
+        assert (await run.client.get("/v1/models")).status_code == 200

@@ -47,6 +47,7 @@ class Toy(MLModel):
         self.gate = Gate()
         self.numbers = Stats(waiting=0, running=0, rows=4, kv_used=0.0, alive=True, steps=0, idle=True)
         self.device = "cpu"
+        self.full = False  # there is no place for one more request
         self.seen: list[tuple[str, str, InferenceRequest | None]] = []
 
     async def load(self) -> bool:
@@ -60,6 +61,10 @@ class Toy(MLModel):
 
     def stats(self) -> Stats:
         return self.numbers
+
+    def admit(self) -> None:
+        if self.full:
+            raise FAILURES["overloaded"]
 
     def describe(self) -> dict[str, Any]:
         return {"engine": "toy", "device": self.device, "version": self.version}

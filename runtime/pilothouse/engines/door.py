@@ -1,11 +1,19 @@
-"""Who may come in: the queue's bound, counted where jobs enter and leave, so that it holds whatever happens in between."""
+"""Who may come in: the queue's bounds, counted where jobs enter and leave, so that they hold whatever happens in between.
+
+The queue is bounded by jobs and by prompt tokens (its third bound, time, is the ledger's). A named tenant may hold three times as many places
+as are free: one that sends without end leaves room for others, who hear of no full queue because of it.
+"""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sized
 from typing import Protocol
 
+from pilothouse.engines.entry import Entry
 from pilothouse.engines.plan import Limits
 from pilothouse.errors import InvalidRequest, NotReady, Overloaded
+
+SHARE = 3  # places a tenant may hold for each one that is free: three quarters of the queue for one alone, 27 and 27 of 64 for two
 
 
 class Rows(Protocol):
@@ -22,19 +30,17 @@ class Rows(Protocol):
 class Door:
     """Shut until `open`. Callers come from any thread; jobs leave on the engine's. Nothing is computed while the lock is held."""
 
-    def __init__(self, queue: int) -> None:
-        """`queue`: most jobs that may wait."""
+    def __init__(self, queue: int, tokens: int = 0) -> None:
+        """`queue`: most jobs that may wait; `tokens`: most prompt tokens of theirs, 0: any number. A single job may always wait."""
         self._queue = queue
+        self._tokens = tokens
         self._lock = threading.Lock()
-        self._entered = 0
-        self._left = 0
+        self._waiting: set[Entry] = set()
+        self._waiting_tokens = 0
+        self._of_tenant: Counter[str] = Counter()
+        self.inside = 0  # jobs that wait or run
         self.is_open = False
         self.stopping = False
-
-    @property
-    def inside(self) -> int:
-        """Jobs that wait or run."""
-        return self._entered - self._left
 
     def open(self) -> None:
         """Let jobs in, unless the server stops."""
@@ -47,28 +53,54 @@ class Door:
             self.is_open = False
             self.stopping = self.stopping or stopping
 
-    def enter(self, rows: Rows | None, put: Callable[[], None]) -> None:
+    def enter(self, entry: Entry, rows: Rows | None, put: Callable[[], None]) -> None:
         """Count a job in and `put` it into the queue, or raise what `check` raises."""
         with self._lock:
-            self.check(1, rows)
-            self._entered += 1
+            self.check(1, rows, entry.job.tenant, len(entry.job.prompt))
+            self.inside += 1
+            self._waiting.add(entry)
+            self._waiting_tokens += len(entry.job.prompt)
+            self._of_tenant[entry.job.tenant] += 1
             put()
 
-    def leave(self) -> None:
-        self._left += 1
+    def begin(self, entry: Entry) -> None:
+        """It has a row."""
+        with self._lock:
+            self._wait_no_more(entry)
 
-    def check(self, jobs: int, rows: Rows | None) -> None:
-        """Raise unless there is room for `jobs` more: `NotReady`, `Overloaded`, or `InvalidRequest` where there never is."""
+    def leave(self, entry: Entry) -> None:
+        with self._lock:
+            self._wait_no_more(entry)
+            self.inside -= 1
+
+    def _wait_no_more(self, entry: Entry) -> None:
+        if entry not in self._waiting:
+            return
+        self._waiting.remove(entry)
+        self._waiting_tokens -= len(entry.job.prompt)
+        self._of_tenant[entry.job.tenant] -= 1
+        if not self._of_tenant[entry.job.tenant]:
+            del self._of_tenant[entry.job.tenant]
+
+    def check(self, jobs: int, rows: Rows | None, tenant: str = "", tokens: int = 0) -> None:
+        """Raise unless there is room for `jobs` more of `tenant`, with `tokens` of prompt: `NotReady`, `Overloaded`, or `InvalidRequest` where
+        there never is."""
         if not self.is_open or rows is None:
             raise self.refusal()
         most = rows.limits.rows + self._queue
         if jobs > most:
             raise InvalidRequest(f"{jobs} answers at once are more than the {most} this server has places for; ask for fewer", field="n")
-        places = len(rows.running) if rows.blocked else rows.limits.rows  # without memory a free row is none
-        if self.inside + jobs > places + self._queue:
-            raise Overloaded(
-                f"the queue is full ({self._queue} may wait); try again later", retry_after=1.0 + self.inside // max(1, places)
-            )
+        own = len(rows.running) if rows.blocked else rows.limits.rows  # without memory a free row is none
+        places = own + self._queue - self.inside - jobs
+        if places >= self._queue:
+            return  # nobody has to wait
+        after = 1.0 + self.inside // max(1, own)
+        if places < 0:
+            raise Overloaded(f"the queue is full ({self._queue} may wait); try again later", retry_after=after)
+        if self._tokens and self._waiting_tokens and self._waiting_tokens + max(tokens, 1) > self._tokens:
+            raise Overloaded(f"the queue is full ({self._tokens} prompt tokens may wait); try again later", retry_after=after)
+        if tenant and self._of_tenant[tenant] + jobs > max(1, SHARE * places):
+            raise Overloaded("this API key has its share of the queue; the rest is for others: try again later", retry_after=after)
 
     def refusal(self) -> NotReady:
         """What those hear who can't be served."""

@@ -51,5 +51,6 @@ class Faults:
     release: threading.Event = field(default_factory=threading.Event)  # lets the hanging step go on
     refuse_admits: int = 0  # so many times there is "no room now"
     delay_seconds: float = 0.0  # of every step: for rehearsals by hand
+    load_seconds: float = 0.0  # of every engine that is made
     gate: Gate = field(default_factory=Gate)
     steps: int = 0  # begun

@@ -49,11 +49,15 @@ class _Stop:
     """The thread is to end."""
 
 
+class _GivenUp:
+    """Nobody waits for the step any more that the thread comes back from."""
+
+
 class Loop:
     """An `Engine` made of a `StepEngine` or a `TokenEngine`.
 
-    The callbacks are called on the engine's thread and must be quick: `on_queue` hears for how many seconds a job waited, `on_cancel` that a
-    client left before its answer was complete, `on_failure` what the engine raised.
+    The callbacks are called on the engine's thread (`on_failure` also on a caller's) and must be quick: `on_queue` hears for how many seconds
+    a job waited, `on_cancel` that a client left before its answer was complete, `on_failure` what the engine raised.
     """
 
     name = "none"
@@ -68,6 +72,7 @@ class Loop:
         *,
         guidance: Callable[[], Guidance] | None = None,
         queue: int = 64,
+        queue_tokens: int = 0,
         queue_seconds: float = 60.0,
         request_seconds: float = 600.0,
         speculation: bool = True,
@@ -86,7 +91,7 @@ class Loop:
         self._on_queue, self._on_cancel, self._on_failure = on_queue, on_cancel, on_failure
         self._clock = clock
 
-        self._inbox: SimpleQueue[_Request | _Left | _Stop] = SimpleQueue()  # its put may run in a destructor
+        self._inbox: SimpleQueue[_Request | _Left | _Stop | _GivenUp] = SimpleQueue()  # its put may run in a destructor
         self._outbox = Outbox()
         self._waiting = Waiting()
         self._requests: dict[Entry, _Request] = {}
@@ -95,7 +100,8 @@ class Loop:
         self._thread: threading.Thread | None = None
         self._facts: dict[str, Any] = {}
 
-        self._door = Door(queue)
+        self._door = Door(queue, queue_tokens)
+        self._given_up = False  # a step hangs, and those who waited for it have been told
         self._steps = 0
         self._kv_used = 0.0
         self._broken = False
@@ -115,10 +121,10 @@ class Loop:
 
     def generate(self, job: Job) -> Stream:
         """Queue `job`. Refusals are raised by this call, with nothing queued: `Overloaded`, `NotReady`, `InvalidRequest`."""
-        self.reserve(1)
+        self.reserve(1, job.tenant, len(job.prompt))
         self._check(job)
         request = _Request(Entry(job, self._clock()), Writer(job, self._vocabulary), Mailbox(asyncio.get_running_loop()))
-        self._door.enter(self._rows, partial(self._inbox.put, request))
+        self._door.enter(request.entry, self._rows, partial(self._inbox.put, request))
         return Stream(request.mailbox, partial(self._inbox.put, _Left(request)))
 
     def prepare(self, guide: Guide) -> None:
@@ -126,20 +132,32 @@ class Loop:
         if self._guidance is not None:
             self._guidance.compile(guide)
 
-    def reserve(self, jobs: int) -> None:
-        """Raise `Overloaded` unless `jobs` more could be queued now. Nothing is held: queue them before the event loop turns."""
-        self._door.check(jobs, self._rows)
+    def reserve(self, jobs: int, tenant: str = "", tokens: int = 0) -> None:
+        """Raise `Overloaded` unless `jobs` more, with `tokens` of prompt in all, could be queued now for `tenant`.
+
+        Nothing is held: queue them before the event loop turns.
+        """
+        self._door.check(jobs, self._rows, tenant, tokens)
+
+    def give_up(self) -> None:
+        """A step hangs: whoever runs ends with `EngineFailed`, whoever waits with `NotReady`, and nobody is let in.
+
+        Should the step come back after all, the engine is made anew.
+        """
+        if self._door.is_open:
+            self._given_up = True
+            self._door.shut()
+            self._on_failure(TimeoutError("a step hangs"))
+            self._end_all()
+            self._inbox.put(_GivenUp())
 
     def stop(self) -> None:
-        """End the thread; jobs that run or wait end with `NotReady`. A step that hangs is left behind after 10 s."""
+        """End the thread; jobs that run or wait end with `NotReady`, at once. A step that hangs is left behind after 10 s."""
         self._door.shut(stopping=True)
         if self._thread is None:
             return
-        self._inbox.put(_Stop())
+        self._end_all()
         self._thread.join(JOIN_SECONDS)
-        if self._thread.is_alive():
-            self._end_all()
-            self._inbox.put(_Stop())
 
     def stats(self) -> Stats:
         rows, inside = self._rows, self._door.inside
@@ -152,7 +170,7 @@ class Loop:
             alive=self._door.is_open,
             broken=self._broken,
             steps=self._steps,
-            idle=not inside,
+            idle=not inside and not self._given_up,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -214,6 +232,7 @@ class Loop:
         self.name, self.device, self.capabilities, self.context = engine.name, engine.device, engine.capabilities, engine.context
         self._facts = engine.describe()
         self._rows = driver
+        self._given_up = False
         self._door.open()
 
     def _serve(self, rebuilt: bool) -> bool:
@@ -245,7 +264,10 @@ class Loop:
                 return True
             if isinstance(said, _Stop):
                 return False
-            if isinstance(said, _Request):
+            if isinstance(said, _GivenUp):
+                if self._given_up:
+                    raise TimeoutError("a step came back after it had been given up")
+            elif isinstance(said, _Request):
                 self._requests[said.entry] = said
                 self._waiting.add(said.entry)
             elif driver.withdraw(said.request.entry):
@@ -256,9 +278,10 @@ class Loop:
         """One step."""
         plan = driver.plan(self._clock())
         for entry in plan.admitted:
-            writer = self._requests[entry].writer
-            writer.cached, writer.queued = entry.cached, self._clock() - entry.arrived
-            self._on_queue(writer.queued)
+            self._door.begin(entry)
+            if (request := self._requests.get(entry)) is not None:  # else it has been given up just now
+                request.writer.cached, request.writer.queued = entry.cached, self._clock() - entry.arrived
+                self._on_queue(request.writer.queued)
         for entry, ending in plan.ended:
             self._end(entry, ending)
         self._outbox.flush()  # these need not wait for the step
@@ -272,7 +295,7 @@ class Loop:
         for outcome, answer in driver.step(plan):
             request = self._requests.get(outcome.entry)
             if request is None:
-                continue  # `stop` gave this step up, and now it has come back
+                continue  # this step was given up, and now it has come back
             request.writer.cached = outcome.entry.cached
             if outcome.error is not None:
                 self._end(outcome.entry, outcome.error)
@@ -292,6 +315,8 @@ class Loop:
         self._on_failure(error)
         self._rows = None
         driver.abandon()
+        for entry in [entry for entry in self._waiting if entry not in self._requests]:
+            self._waiting.remove(entry)  # given up
         waiting = set(self._waiting)
         for entry in [entry for entry in self._requests if entry not in waiting]:
             self._end(entry, EngineFailed())
@@ -307,10 +332,10 @@ class Loop:
 
     def _forget(self, entry: Entry) -> None:
         if self._requests.pop(entry, None) is not None:
-            self._door.leave()
+            self._door.leave(entry)
 
     def _end_all(self) -> None:
-        """Nobody is left waiting for a thread that is gone. The door is closed: nobody comes after."""
+        """Nobody is left waiting for a thread that is gone, or hangs. The door is shut: nobody comes after."""
         outbox = Outbox()
         while True:
             try:
@@ -320,9 +345,12 @@ class Loop:
             if isinstance(said, _Request):
                 self._requests[said.entry] = said
         for request in list(self._requests.values()):
-            outbox.put(request.mailbox, self._door.refusal())
+            failed = request.entry.begun and not self._door.stopping
+            outbox.put(request.mailbox, EngineFailed() if failed else self._door.refusal())
             self._forget(request.entry)
         outbox.flush()
+        if self._door.stopping:
+            self._inbox.put(_Stop())
 
     def _close(self) -> None:
         """Free the engine; one that is broken may not even close."""

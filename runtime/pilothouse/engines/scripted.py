@@ -113,6 +113,8 @@ class ScriptedStep:
         faults: Faults | None = None,
     ) -> None:
         self.faults = faults or Faults()
+        if self.faults.load_seconds:
+            time.sleep(self.faults.load_seconds)
         if self.faults.fail_load is not None:
             raise self.faults.fail_load
         self.rows, self.context, self.tokens_per_step = rows, context, tokens_per_step
@@ -247,10 +249,13 @@ class Scripted:
     def stop(self) -> None:
         self._alive = False
 
+    def give_up(self) -> None:
+        """Replies never hang."""
+
     def prepare(self, guide: Guide) -> None:
         """Replies are given: nothing guides them."""
 
-    def reserve(self, jobs: int) -> None:
+    def reserve(self, jobs: int, tenant: str = "", tokens: int = 0) -> None:
         if not self._alive:
             raise NotReady("the engine is not running; try again later")
         if self._overloaded:

@@ -163,6 +163,7 @@ def _engine(loaded: Loaded, tokenizer: Tokenizer, observer: EngineObserver) -> E
         tokenizer,
         guidance=guidance,
         queue=settings.queue,
+        queue_tokens=settings.queue_tokens,
         queue_seconds=settings.queue_seconds,
         request_seconds=settings.request_seconds,
         speculation=settings.speculation,

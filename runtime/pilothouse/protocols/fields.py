@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import orjson
 
+from pilothouse.bulk import demand_parsable
 from pilothouse.errors import InvalidRequest, Unsupported
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -18,6 +19,7 @@ SHOWN = 64  # characters of a client's own value that an error repeats
 
 def document(raw: bytes) -> dict[str, Any]:
     """The JSON object in `raw`. Raises `InvalidRequest` for anything else; at most 1024 levels deep, numbers finite."""
+    demand_parsable(raw)
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:

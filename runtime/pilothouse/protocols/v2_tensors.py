@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from mlserver.types import RequestInput
 
+from pilothouse.bulk import demand_parsable
 from pilothouse.errors import InvalidRequest, Unsupported
 from pilothouse.protocols.fields import Fields, shown, wrong_type
 from pilothouse.protocols.limits import Limits
@@ -40,6 +41,7 @@ def the_tensor(inputs: Sequence[RequestInput], limits: Limits, content_type: str
 
 def decoded(text: str, path: str) -> Any:
     """The JSON in `text`."""
+    demand_parsable(text.encode("utf-8", "surrogatepass"), path)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

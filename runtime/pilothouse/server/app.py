@@ -24,7 +24,7 @@ from pilothouse.server.catalog import Catalog
 from pilothouse.server.finished import Finished
 from pilothouse.server.grpc_calls import Calls
 from pilothouse.server.grpc_server import Grpc
-from pilothouse.server.health import Health, Phase
+from pilothouse.server.health import LOOK_SECONDS, Health, Phase
 from pilothouse.server.metrics_server import MetricsServer
 from pilothouse.server.quotas import Quotas
 from pilothouse.server.repository import FixedRepository
@@ -134,7 +134,17 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
             opened.pop_all()  # theirs now
         bound = {"rest": rest.getsockname()[1], "grpc": grpc_port, "metrics": metrics.getsockname()[1]}
         self.tasks = [asyncio.create_task(self.rest.serve(rest)), asyncio.create_task(self.metrics_server.serve(metrics))]
+        self.watching = asyncio.create_task(self.watch())
         return bound
+
+    async def watch(self) -> None:
+        """Give up engines that hang, for as long as this runs: their clients would wait for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for model, _ in self.health.stuck():
+                give_up = getattr(model, "give_up", None)
+                if give_up is not None:
+                    give_up()
 
     async def load(self, models: Sequence[ModelSettings]) -> None:
         """Load every model; the server takes traffic when all are warm. Raises `StartError` for settings that can't be honoured."""

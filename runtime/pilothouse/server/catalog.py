@@ -51,6 +51,12 @@ class Catalog:
         if reason := self.health.unfit(model):
             raise NotReady(reason)
 
+    def admit(self, model: "MLModel") -> None:
+        """Raise `Overloaded` where `model` has no place for one more request; asked before any work is done for it."""
+        admit = getattr(model, "admit", None)
+        if admit is not None:
+            admit()
+
     @property
     def starting(self) -> bool:
         """Whether nothing is known yet of what will be served."""

@@ -17,6 +17,7 @@ log = logging.getLogger("pilothouse.server")
 
 FLUSH_SECONDS = 0.5  # for a last error to reach its client
 UNLOAD_SECONDS = 1.0
+SETTLE_SECONDS = 0.3  # of refusals by name before gRPC's port closes
 
 
 async def leave(server: "PilothouseServer", *, lame_duck_seconds: float, drain_seconds: float) -> bool:
@@ -27,7 +28,7 @@ async def leave(server: "PilothouseServer", *, lame_duck_seconds: float, drain_s
     server.health.phase = Phase.CLOSED
     await server.rest.stop()
     rest = server.tasks[0]
-    calls = asyncio.create_task(server.grpc.stop(drain_seconds + 10))
+    calls = asyncio.create_task(server.grpc.stop(drain_seconds + 10, settle=min(SETTLE_SECONDS, drain_seconds)))
     unloaded = True
     if not await _within(drain_seconds, rest, calls):
         if drain_seconds:  # else nobody was promised any
@@ -41,6 +42,7 @@ async def leave(server: "PilothouseServer", *, lame_duck_seconds: float, drain_s
         unloaded = await _within(UNLOAD_SECONDS, asyncio.create_task(server.unload()))
     if server.traces is not None:
         await server.traces.close(FLUSH_SECONDS)
+    server.watching.cancel()
     server.metrics_server.stop()
     await _within(FLUSH_SECONDS, *server.tasks)
     return unloaded

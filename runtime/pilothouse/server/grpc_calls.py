@@ -1,7 +1,7 @@
 """V2 over gRPC: the six standard calls, the stream, and the repository's calls behind their switch.
 
 Messages are parsed and written here and not by gRPC, so that a broken one is INVALID_ARGUMENT in our words, and the stream can answer
-Triton's message. Every error leaves through `_abort`, with the status of the table.
+Triton's message. Every error leaves through `abort`, with the status of the table.
 """
 
 import asyncio
@@ -20,7 +20,8 @@ from mlserver.handlers import ModelRepositoryHandlers
 from mlserver.types import InferenceRequest, RepositoryIndexRequest
 
 from pilothouse import __version__, calls, errors
-from pilothouse.errors import InvalidRequest, NotFound, PermissionDenied, PilothouseError, Retryable
+from pilothouse.bulk import apart
+from pilothouse.errors import InvalidRequest, NotFound, NotReady, PermissionDenied, PilothouseError, Retryable
 from pilothouse.metrics import Metrics
 from pilothouse.server.catalog import Catalog
 from pilothouse.server.finished import Finished, outcome_of
@@ -93,11 +94,6 @@ class Calls:
 
         return handle
 
-    async def _abort(self, context: Any, error: Exception) -> NoReturn:
-        """End the call with the error's status; its text is ours or fixed."""
-        await context.abort(_status(error), errors.client_message(error), _trailers(error))
-        raise AssertionError("abort returned")
-
     # -- the standard calls ----------------------------------------------------------------------------------------------------
 
     async def _live(self, request: Any) -> Any:
@@ -123,7 +119,7 @@ class Calls:
 
     async def _infer(self, request: Any) -> Any:
         model = self._catalog.ready(request.model_name, request.model_version)
-        payload = self._payload(request)
+        payload = await apart(request.ByteSize(), lambda: self._payload(request))
         with self._taken():
             return response_to(await model.predict(payload), raw=bool(request.raw_input_contents))
 
@@ -144,8 +140,9 @@ class Calls:
         mlserver = MLSERVER_STREAM in metadata
         as_status = mlserver or STATUS_ERRORS in metadata
         async with _Account(self, "ModelStreamInfer", context):
-            while (data := await self._next(requests)) is not None:
-                request = None
+            began = False
+            while (data := await self._next(requests, began=began)) is not None:
+                request, began = None, True
                 try:
                     request = parse(pb.ModelInferRequest, data)
                     async with aclosing(self._deltas(request)) as deltas:
@@ -163,7 +160,7 @@ class Calls:
         model = self._catalog.ready(request.model_name, request.model_version)
         wants_final = bool(request.parameters[WANTS_FINAL].bool_param) if WANTS_FINAL in request.parameters else False
         request.parameters.pop(WANTS_FINAL, None)
-        payload = self._payload(request)
+        payload = await apart(request.ByteSize(), lambda: self._payload(request))
         with self._taken():
             async with aclosing(model.predict_stream(once(payload))) as responses:
                 async for response in responses:
@@ -176,15 +173,19 @@ class Calls:
             final.parameters["triton_final_response"].bool_param = True
             yield final
 
-    async def _next(self, requests: AsyncIterator[bytes]) -> bytes | None:
-        """The stream's next request; None at its end, and when the server takes no more."""
+    async def _next(self, requests: AsyncIterator[bytes], *, began: bool) -> bytes | None:
+        """The stream's next request; None at its end, and when the server takes no more. One that came too late to begin is `NotReady`."""
         read = asyncio.ensure_future(anext(requests, None))
         closed = asyncio.ensure_future(self._health.closed())
         try:
             await asyncio.wait({read, closed}, return_when=asyncio.FIRST_COMPLETED)
             if not read.done():  # what was sent before the end is still read
                 await asyncio.wait({read}, timeout=SETTLE_SECONDS)
-            return read.result() if read.done() else None
+            if read.done():
+                return read.result()
+            if not began:  # a stream that ends well without an answer would be a request lost in silence
+                raise NotReady("the server is stopping; send the request again, another one answers")
+            return None
         finally:
             read.cancel()
             closed.cancel()
@@ -234,7 +235,7 @@ class _Account:
                     log.error("request %s failed", calls.current().id, exc_info=error)
                 error = _hosted(error)
                 status = errors.wire(error).grpc
-                await self._owner._abort(self._context, error)
+                await abort(self._context, error)
             elif error is not None:
                 status = "CANCELLED"
         finally:
@@ -254,6 +255,12 @@ def _hosted(error: Exception) -> Exception:
     if isinstance(error, MLServerError):
         return NotFound("no such model or version") if error.status_code == 404 else InvalidRequest("the model could not read this request")
     return error
+
+
+async def abort(context: Any, error: Exception) -> NoReturn:
+    """End the call with the error's status; its text is ours or fixed."""
+    await context.abort(_status(error), errors.client_message(error), _trailers(error))
+    raise AssertionError("abort returned")
 
 
 def _status(error: Exception) -> grpc.StatusCode:

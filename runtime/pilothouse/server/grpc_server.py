@@ -1,5 +1,6 @@
 """The gRPC port: our calls, the standard health service and reflection, on a port that is never shared, behind the same keys."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
@@ -7,18 +8,18 @@ import grpc
 from grpc import aio
 from grpc_health.v1 import health as health_v1
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from pilothouse import calls
 from pilothouse.calls import Call
-from pilothouse.errors import StartError, Unauthenticated
+from pilothouse.errors import NotReady, StartError, Unauthenticated, wire
 from pilothouse.server import ports
 from pilothouse.server.auth import OPEN_METHODS, Keys
 from pilothouse.server.edge import TRACE_HEADERS, request_id
 from pilothouse.server.finished import Finished
-from pilothouse.server.grpc_calls import Calls
+from pilothouse.server.grpc_calls import Calls, abort
 from pilothouse.server.grpc_messages import SERVICE, reflected
-from pilothouse.server.health import Health
+from pilothouse.server.health import Health, Phase
 from pilothouse.server.tls import Tls
 from pilothouse.settings import Settings
 
@@ -66,7 +67,7 @@ class Grpc:
     def _make(self) -> Any:
         methods = self._handlers.handlers()
         server = aio.server(
-            interceptors=[_Gate(self._keys, methods, self._finished, self._traces)],
+            interceptors=[_Gate(self._keys, methods, self._health, self._finished, self._traces)],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", self._settings.grpc_message_bytes),
@@ -75,14 +76,35 @@ class Grpc:
             ],
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
-        health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), server)
+        generic = _Generic(server)
+        health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), generic)
         names = (SERVICE, health_v1.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server, reflected(health_pb2, reflection_pb2))
+        reflector = reflection.aio.ReflectionServicer(names, pool=reflected(health_pb2, reflection_pb2))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, generic)
         return server
 
-    async def stop(self, grace: float | None) -> None:
-        """Take no new calls; those that run have `grace` seconds, None: they end now."""
+    async def stop(self, grace: float | None, *, settle: float = 0.0) -> None:
+        """Take no new calls; those that run have `grace` seconds, None: they end now.
+
+        For `settle` seconds new ones are still refused by name (the phase is CLOSED): the library ends what it has not yet handed over as
+        CANCELLED, which tells a client nothing.
+        """
+        await asyncio.sleep(settle)
         await self._server.stop(grace)
+
+
+class _Generic:
+    """Takes a service's handlers by their names only, never as registered methods.
+
+    For each registered method aio waits for its next call apart, and when the server stops, the first of these waits to fail gives up all
+    others: a call that was matched at that moment is answered by nobody, and its client hangs until the calls are cut.
+    """
+
+    def __init__(self, server: Any) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
+        """Those of `service` are known by their names already."""
 
 
 class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has no types
@@ -113,8 +135,9 @@ def _serving(reason: str | None) -> Any:
 class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Begins each call's account and denies every method without a key but the open ones."""
 
-    def __init__(self, keys: Keys | None, known: Collection[str], finished: Finished, traces: "Traces | None") -> None:
+    def __init__(self, keys: Keys | None, known: Collection[str], health: Health, finished: Finished, traces: "Traces | None") -> None:
         self._keys = keys
+        self._health = health
         self._finished = finished
         self._traces = traces
         self._known = known
@@ -125,20 +148,23 @@ class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
         if self._traces is not None and details.method not in OPEN_METHODS:
             self._traces.begin(call, {name: metadata[name] for name in TRACE_HEADERS if name in metadata})
         calls.begin(call)
-        if self._keys is not None and details.method not in OPEN_METHODS:
+        if details.method not in OPEN_METHODS:
             try:
-                call.tenant = self._keys.admit(*(value for key, value in details.invocation_metadata or () if key == "authorization"))
-            except Unauthenticated as error:
+                if self._keys is not None:
+                    call.tenant = self._keys.admit(*(value for key, value in details.invocation_metadata or () if key == "authorization"))
+                if self._health.phase is Phase.CLOSED:
+                    raise NotReady("the server is stopping; send the request again, another one answers")
+            except (Unauthenticated, NotReady) as error:
                 service, _, method = details.method.rpartition("/")
                 known = service == f"/{SERVICE}" and method in self._known
-                call.route, call.status = method if known else "unknown", "UNAUTHENTICATED"
+                call.route, call.status = method if known else "unknown", wire(error).grpc
                 self._finished(call)
-                return _denied(error.message)
+                return _denied(error)
         return await continuation(details)
 
 
-def _denied(message: str) -> Any:
+def _denied(error: Exception) -> Any:
     async def deny(request: Any, context: Any) -> None:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, message)
+        await abort(context, error)
 
     return grpc.stream_stream_rpc_method_handler(deny)

@@ -6,7 +6,7 @@ engine is alive on the promised device, and the server is not on its way out. No
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -69,21 +69,29 @@ class Health:
 
     def stalled(self, now: float | None = None) -> str | None:
         """Why the process is not live, None if it is."""
+        for model in self._models():
+            stats = _ask(model, "stats")
+            if stats is not None and stats.broken:
+                return f"the engine of {model.name} failed and could not be built again"
+        return next(
+            (f"the engine of {model.name} has made no progress for {seconds:.0f} s with work to do" for model, seconds in self.stuck(now)),
+            None,
+        )
+
+    def stuck(self, now: float | None = None) -> Iterator[tuple[Model, float]]:
+        """The models whose engines have stood still for too long with work to do, each with the seconds of it."""
         now = time.monotonic() if now is None else now
         for model in self._models():
             stats = _ask(model, "stats")
             if stats is None:
                 continue
-            if stats.broken:
-                return f"the engine of {model.name} failed and could not be built again"
             seen = self._progress.setdefault(model.name, _Progress(stats.steps))
             if stats.idle or stats.steps != seen.steps:
                 seen.steps, seen.stuck_since = stats.steps, None
             elif seen.stuck_since is None:
                 seen.stuck_since = now
             elif now - seen.stuck_since >= self._stall_seconds:
-                return f"the engine of {model.name} has made no progress for {now - seen.stuck_since:.0f} s with work to do"
-        return None
+                yield model, now - seen.stuck_since
 
     def unready(self) -> str | None:
         """Why the server takes no traffic, None if it does."""

@@ -150,7 +150,12 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         router.routes[:] = [*V2(catalog, health).routes(), TemplateRoute("/openapi.json", self._document), *kept, *files]
         for kind in (PilothouseError, MLServerError, HTTPException, RequestValidationError, Exception):
             self._app.add_exception_handler(kind, self._refuse)
-        app: ASGIApp = Upload(self._app, max_body_bytes=settings.max_body_bytes, upload_seconds=settings.upload_seconds)
+        app: ASGIApp = Upload(
+            self._app,
+            max_body_bytes=settings.max_body_bytes,
+            max_bodies_bytes=settings.max_bodies_bytes,
+            upload_seconds=settings.upload_seconds,
+        )
         # The page's files hold no data; what it asks for goes through the keys as everything does.
         app = Auth(app, keys=keys, quotas=quotas, open_paths=OPEN_PATHS | {route.path for route in files})
         edge = Edge(app, metrics=metrics, health=health, finished=finished, max_headers=settings.max_headers, traces=traces)
@@ -208,6 +213,8 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
 
         async def gated(request: Request) -> Response:
             await demand()
+            if request.method == "POST":
+                self._catalog.admit(model)
             return await handler(request)
 
         return gated

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pilothouse.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMedia
+from pilothouse.errors import InvalidRequest, Overloaded, PayloadTooLarge, RequestTimeout, UnsupportedMedia
 from pilothouse.server.edge import header
 
 LINGER_SECONDS = 1.0  # how long the rest of a refused body is read, so that the client sees the answer and no reset
@@ -25,8 +25,9 @@ _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 class Upload:
     """Wraps `receive` for everything inside; what it raises there is a `PilothouseError`."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, upload_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_bodies_bytes: int, upload_seconds: float) -> None:
         self._app = app
+        self._room = _Room(max_bodies_bytes)
         self._max_bytes = max_body_bytes
         self._seconds = upload_seconds
 
@@ -34,7 +35,7 @@ class Upload:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(scope, receive, self._max_bytes, self._seconds)
+        body = _Body(scope, receive, self._max_bytes, self._seconds, self._room)
         try:
             await self._app(scope, body.receive, _Reply(send, body).send)
         except asyncio.CancelledError:
@@ -46,10 +47,29 @@ class Upload:
             body.close()
 
 
+class _Room:
+    """Bytes that the bodies of all requests may hold together, from their arrival to their answer's end."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._left = most
+
+    def take(self, size: int) -> None:
+        """Raises `Overloaded`, with nothing taken."""
+        if size > self._left:
+            raise Overloaded(f"requests of {self._most} bytes are being read and answered; send this one again later")
+        self._left -= size
+
+    def give_back(self, size: int) -> None:
+        self._left += size
+
+
 class _Body:
     """One request's `receive`: first the body, bounded, then the client's disconnect."""
 
-    def __init__(self, scope: Scope, receive: Receive, max_bytes: int, seconds: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int, seconds: float, room: _Room) -> None:
+        self._room = room
+        self._held = 0
         self._scope = scope
         self._receive = receive
         self._max = max_bytes
@@ -92,7 +112,16 @@ class _Body:
             self._watch = asyncio.create_task(self._listen())
         if self._inflate is not None:
             data = self._inflate.feed(data, last=not more)
+        self._hold(len(data))
         return {"type": "http.request", "body": data, "more_body": more}
+
+    def _hold(self, size: int) -> None:
+        try:
+            self._room.take(size)
+        except Overloaded:
+            self.refused = not self.complete
+            raise
+        self._held += size
 
     def _begin(self) -> None:
         """Judge the headers that speak of the body."""
@@ -123,6 +152,7 @@ class _Body:
             self._task.cancel()
 
     def close(self) -> None:
+        self._room.give_back(self._held)
         if self._watch is not None:
             self._watch.cancel()
 

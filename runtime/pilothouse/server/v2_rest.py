@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pilothouse import __version__
+from pilothouse.bulk import apart
 from pilothouse.errors import NotReady
 from pilothouse.protocols import failures, v2_binary, v2_body
 from pilothouse.server.catalog import Catalog
@@ -79,6 +80,7 @@ class V2:
 
     async def _infer(self, request: Request) -> Response:
         model = self._catalog.ready(*_named(request))
+        self._catalog.admit(model)
         asked = await _read(request, streamed=False)
         response = await model.predict(asked.payload)
         if asked.text:
@@ -90,6 +92,7 @@ class V2:
 
     async def _stream(self, request: Request) -> EventStream:
         model = self._catalog.ready(*_named(request))
+        self._catalog.admit(model)
         asked = await _read(request, streamed=True)
 
         def write(response: InferenceResponse) -> bytes:
@@ -110,11 +113,16 @@ class _Asked:
 
 async def _read(request: Request, *, streamed: bool) -> _Asked:
     """The request in a body: tensors as JSON or bytes, or Triton's text. Raises `InvalidRequest` that names the field."""
-    body = v2_binary.read(await request.body(), request.headers.get(v2_binary.HEADER))
-    text = "text_input" in body
-    payload = v2_body.generate_request(body, streamed=streamed) if text else v2_body.inference_request(body)
-    payload.id = payload.id or request.state.request_id
-    return _Asked(payload, v2_binary.Wanted() if text else v2_binary.wanted(body), text)
+    raw = await request.body()
+
+    def work() -> _Asked:
+        body = v2_binary.read(raw, request.headers.get(v2_binary.HEADER))
+        text = "text_input" in body
+        payload = v2_body.generate_request(body, streamed=streamed) if text else v2_body.inference_request(body)
+        payload.id = payload.id or request.state.request_id
+        return _Asked(payload, v2_binary.Wanted() if text else v2_binary.wanted(body), text)
+
+    return await apart(len(raw), work)
 
 
 async def once(payload: InferenceRequest) -> AsyncIterator[InferenceRequest]:
