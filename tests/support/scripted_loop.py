@@ -9,7 +9,7 @@ from pilothouse.engines.scripted import END, ScriptedStep, ScriptedVocabulary
 from pilothouse.messages import Sampling
 
 LOOP_OPTIONS = frozenset(
-    {"guidance", "queue", "queue_seconds", "request_seconds", "speculation", "on_queue", "on_cancel", "on_failure", "clock"}
+    {"guidance", "queue", "queue_tokens", "queue_seconds", "request_seconds", "speculation", "on_queue", "on_cancel", "on_failure", "clock"}
 )
 
 

@@ -1,15 +1,18 @@
 """Serves the scripted engine behind the pocket model's tokenizer and template: every protocol, and no computing.
 
 `python serve_scripted.py READY_FILE`, with the server's settings in the environment. The engine breaks under an answer whose prompt begins with
-`BREAKS`, after a few tokens of it; its steps take SCRIPTED_STEP_SECONDS.
+`BREAKS`, after a few tokens of it, and hangs under one that begins with `HANGS` for as long as the file SCRIPTED_HOLD is there; its steps take
+SCRIPTED_STEP_SECONDS, to be made it takes SCRIPTED_LOAD_SECONDS, and it is not made before the file SCRIPTED_LOAD_HOLD is gone.
 """
 
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -26,6 +29,8 @@ from pilothouse.server import serving
 from support.scripted_loop import engine
 
 BREAKS = "Break, break, break"
+HANGS = "Hang, hang, hang"
+NOWHERE = "/no such file"
 HELD = 12  # tokens after which it breaks
 ROWS = 8
 
@@ -33,16 +38,20 @@ ROWS = 8
 def loaded(settings: settings_room.Settings) -> Loaded:
     """What `models.loading.load` would make of such a model."""
     tokenizer = Tokenizer.from_folder(pocket.FOLDER)
-    sign = tokenizer.encode(BREAKS)
+    breaks, hangs = tokenizer.encode(BREAKS), tokenizer.encode(HANGS)
+    hold = Path(os.environ.get("SCRIPTED_HOLD", NOWHERE))
 
     def formula(tokens: Sequence[int], size: int) -> int:
-        if len(tokens) % HELD == 0 and any(list(tokens[i : i + len(sign)]) == sign for i in range(4)):
-            raise RuntimeError("told to break")
+        if len(tokens) % HELD == 0:
+            if _begins(tokens, breaks):
+                raise RuntimeError("told to break")
+            while _begins(tokens, hangs) and hold.exists():
+                time.sleep(0.02)
         return following(tokens, size)
 
     loop = engine(
         tokenizer,  # type: ignore[arg-type]  # a vocabulary like the scripted one
-        faults=Faults(delay_seconds=float(os.environ.get("SCRIPTED_STEP_SECONDS", "0"))),
+        faults=Faults(delay_seconds=_seconds("SCRIPTED_STEP_SECONDS"), load_seconds=_seconds("SCRIPTED_LOAD_SECONDS")),
         guidance=lambda: LLGuidance(
             tokenizer.source,
             tokenizer.end_ids,
@@ -51,6 +60,7 @@ def loaded(settings: settings_room.Settings) -> Loaded:
             max_schema_depth=settings.max_schema_depth,
         ),
         queue=settings.queue,
+        queue_tokens=settings.queue_tokens,
         queue_seconds=settings.queue_seconds,
         request_seconds=settings.request_seconds,
         rows=settings.rows or ROWS,
@@ -58,6 +68,8 @@ def loaded(settings: settings_room.Settings) -> Loaded:
         tokens_per_step=512,
         formula=formula,
     )
+    while Path(os.environ.get("SCRIPTED_LOAD_HOLD", NOWHERE)).exists():
+        time.sleep(0.02)
     loop.start()
     described = source.describe(pocket.FOLDER, name="scripted", version=None)
     resolved = Resolved(folder=pocket.FOLDER, uri=str(pocket.FOLDER))
@@ -74,10 +86,19 @@ def loaded(settings: settings_room.Settings) -> Loaded:
     )
 
 
+def _seconds(name: str) -> float:
+    return float(os.environ.get(name, "0"))
+
+
+def _begins(tokens: Sequence[int], sign: Sequence[int]) -> bool:
+    """Whether `sign` stands at the start, after a template's few tokens."""
+    return any(list(tokens[i : i + len(sign)]) == sign for i in range(4))
+
+
 def main(ready: Path) -> int:
     settings = settings_room.load()
     model: Future[Loaded] = Future()
-    model.set_result(loaded(settings))
+    Thread(target=lambda: model.set_result(loaded(settings)), daemon=True).start()
     return serving.serve(settings, model, on_ready=lambda at: told(ready, at))
 
 

@@ -36,20 +36,20 @@ class Served:
 
 
 @contextmanager
-def served(*arguments: str, scripted: bool = False, **settings: Any) -> Iterator[Served]:
-    """`pilothouse serve ARGUMENTS` on free ports, with `settings` in its environment; stopped, by its id, on the way out.
+def served(*arguments: str, scripted: bool = False, environment: dict[str, str] | None = None, **settings: Any) -> Iterator[Served]:
+    """`pilothouse serve ARGUMENTS` on free ports, with `settings` (and `environment`) in its environment; stopped, by its id, on the way out.
 
     `scripted`: the scripted engine instead (tests/support/serve_scripted.py).
     """
     with tempfile.TemporaryDirectory() as folder:
         ready, log = Path(folder) / "ready.json", Path(folder) / "log"
         os.mkfifo(ready)
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PILOTHOUSE_LAME_DUCK_SECONDS": "0.2"}
+        variables = {**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1", "PILOTHOUSE_LAME_DUCK_SECONDS": "0.2"}
         ports = {"rest_port": 0, "grpc_port": 0, "metrics_port": 0}
-        environment |= {f"PILOTHOUSE_{name.upper()}": str(value) for name, value in (ports | settings).items()}
+        variables |= {f"PILOTHOUSE_{name.upper()}": str(value) for name, value in (ports | settings).items()}
         serve = [SCRIPTED, str(ready)] if scripted else ["-m", "pilothouse.cli", "serve", *arguments, "--ready-file", str(ready)]
         with log.open("w") as out:
-            process = subprocess.Popen([sys.executable, *serve], env=environment, stdout=out, stderr=subprocess.STDOUT, text=True)
+            process = subprocess.Popen([sys.executable, *serve], env=variables, stdout=out, stderr=subprocess.STDOUT, text=True)
         metrics = b""
         try:
             addresses = _addresses(process, ready, log)
