@@ -1,6 +1,7 @@
 """One token out of one row of logits: the draw, and the log-probabilities beside it. Pure functions of their arguments.
 
-A nucleus is found by partition, not by sorting the vocabulary: a row of 32064 logits costs a fifth of a millisecond.
+The vocabulary is never sorted or summed up as a whole: a draw looks for the block or the bin of weights that it falls into, and only there for
+the token. So a flat distribution, as a high temperature makes it, costs no more than a steep one.
 """
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from pilothouse.engines.base import Logits
 from pilothouse.messages import Sampling
 
-FIRST_LOOK = 128  # a nucleus is nearly always within so many tokens; eight times more are looked at until it is
+BLOCK = 256  # neighbouring tokens that are summed up first
+BIN_BITS = 20  # of a weight's 32 that its bin leaves away: eight bins an octave
 FAINTEST = 53 * np.log(2)  # a token e^-this times as likely as the likeliest is less than one step of a 53-bit draw: it is never looked at
 WORD = (1 << 64) - 1
 
@@ -23,46 +25,73 @@ def uniform(seed: int, choice: int, position: int) -> float:
 def draw(logits: Logits, sampling: Sampling, chance: float) -> int:
     """The token of `logits` [vocabulary] that `chance` in [0, 1) falls on, after temperature, min-p, top-k and top-p, in this order.
 
-    Candidates stand in order of probability, equal ones in order of id; at least the likeliest is always left.
+    With top-k or top-p candidates stand in order of probability, equal ones in order of id, else in order of id; at least the likeliest is always left.
     """
     best = int(logits.argmax())
     if sampling.temperature <= 0.0:
         return best
     temperature = max(sampling.temperature, 1e-30)
-    reachable = np.flatnonzero(logits >= logits[best] - np.float32(min(FAINTEST * temperature, 1e30)))
-    scaled = logits[reachable] - logits[best]  # the largest is 0: dividing by a tiny temperature can't overflow upwards
+    scaled = logits - logits[best]  # the largest is 0: dividing by a tiny temperature can't overflow upwards
     with np.errstate(over="ignore", under="ignore"):
         weights = np.exp(scaled / np.float32(temperature))
+    faint = scaled < -np.float32(min(FAINTEST * temperature, 1e30))
+    weights[faint] = 0.0
     if sampling.min_p > 0.0:
         weights[weights < np.float32(min(sampling.min_p, 1.0))] = 0.0  # the likeliest weighs 1
-    if sampling.top_k <= 0 and sampling.top_p >= 1.0:
-        return int(reachable[_pick(np.cumsum(weights, dtype=np.float64), chance)])
-    places, reach = _likeliest(weights, sampling.top_k, sampling.top_p)
-    if sampling.top_p < 1.0:
-        whole = reach[-1] if sampling.top_k > 0 else weights.sum(dtype=np.float64)
-        reach = reach[: int(np.searchsorted(reach, sampling.top_p * whole)) + 1]
-    return int(reachable[places[_pick(reach, chance)]])
+    if sampling.top_k > 0:
+        ids = _likeliest(weights, sampling.top_k)
+        reach = np.cumsum(weights[ids], dtype=np.float64)
+        if sampling.top_p < 1.0:
+            reach = reach[: int(np.searchsorted(reach, sampling.top_p * reach[-1])) + 1]
+        return int(ids[_pick(reach, chance * reach[-1])])
+    return _nucleus(weights, sampling.top_p, chance) if sampling.top_p < 1.0 else _any(weights, chance)
 
 
-def _pick(reach: NDArray[np.float64], chance: float) -> int:
-    """The place that `chance` falls on in running sums; never one of zero width."""
-    place = int(np.searchsorted(reach, chance * reach[-1], side="right"))
+def _pick(reach: NDArray[np.float64], at: float) -> int:
+    """The place that `at` falls on in running sums; never one of zero width."""
+    place = int(np.searchsorted(reach, at, side="right"))
     return place if place < len(reach) else int(np.searchsorted(reach, reach[-1]))
 
 
-def _likeliest(weights: Logits, top_k: int, top_p: float) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Ids by falling weight, and their running sums: top_k of them, else enough to hold top_p of the whole."""
+def _any(weights: Logits, chance: float) -> int:
+    """The id that `chance` falls on, ids in their order."""
+    reach = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK), dtype=np.float64))
+    at = chance * reach[-1]
+    block = _pick(reach, at)
+    before = reach[block - 1] if block else 0.0
+    begin = block * BLOCK
+    return begin + _pick(before + np.cumsum(weights[begin : begin + BLOCK], dtype=np.float64), at)
+
+
+def _nucleus(weights: Logits, top_p: float, chance: float) -> int:
+    """The id that `chance` falls on among the likeliest that hold `top_p` of the whole.
+
+    Only two bins of like weights are put in order: the one in which the nucleus ends, and the one that is hit.
+    """
+    bins = weights.view(np.uint32) >> BIN_BITS  # rises with the weight, since none is negative
+    reach = np.cumsum(np.bincount(bins, weights)[::-1])  # from the likeliest bin on
+    heaviest, enough = len(reach) - 1, top_p * reach[-1]
+
+    def opened(bin_: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        ids = _falling(weights, np.flatnonzero(bins == heaviest - bin_))
+        return ids, (reach[bin_ - 1] if bin_ else 0.0) + np.cumsum(weights[ids], dtype=np.float64)
+
+    last = min(int(np.searchsorted(reach, enough)), heaviest)
+    ids, sums = opened(last)
+    sums = sums[: int(np.searchsorted(sums, enough)) + 1]
+    at = chance * sums[-1]
+    hit = int(np.searchsorted(reach, at, side="right"))
+    if hit < last:
+        ids, sums = opened(hit)
+    return int(ids[_pick(sums, at)])
+
+
+def _likeliest(weights: Logits, count: int) -> NDArray[np.intp]:
+    """The `count` likeliest ids by falling weight."""
     size = len(weights)
-    most = min(top_k, size) if top_k > 0 else size
-    enough = np.inf if top_k > 0 else top_p * weights.sum(dtype=np.float64)
-    look = most if top_k > 0 else min(FIRST_LOOK, size)
-    while True:
-        ids = np.flatnonzero(weights >= np.partition(weights, size - look)[size - look]) if look < size else np.arange(size)
-        ids = _falling(weights, ids)[:most]
-        reach = np.cumsum(weights[ids], dtype=np.float64)
-        if look >= most or reach[-1] >= enough:
-            return ids, reach
-        look = min(look * 8, most)
+    look = min(count, size)
+    ids = np.flatnonzero(weights >= np.partition(weights, size - look)[size - look]) if look < size else np.arange(size)
+    return _falling(weights, ids)[:look]
 
 
 def _falling(weights: Logits, ids: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -76,6 +105,6 @@ def logprobs(logits: Logits, token: int, count: int) -> tuple[float, tuple[tuple
     """Natural log-probability of `token`, and the `count` likeliest ids with theirs."""
     peak = np.float64(logits.max())
     whole = peak + np.log(np.exp(logits.astype(np.float64) - peak).sum())
-    ids, _ = _likeliest(logits, count, 1.0) if count > 0 else (np.empty(0, np.intp), None)
+    ids = _likeliest(logits, count) if count > 0 else np.empty(0, np.intp)
     top = tuple((int(i), min(float(logits[i] - whole), 0.0)) for i in ids if logits[i] > -np.inf)
     return min(float(logits[token] - whole), 0.0), top

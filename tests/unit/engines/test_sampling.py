@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.engines.base import Job, Logits
-from pilothouse.engines.drawing import FIRST_LOOK, draw, logprobs, uniform
+from pilothouse.engines.drawing import BLOCK, draw, logprobs, uniform
 from pilothouse.engines.sampling import Sampled, Sampler
 from pilothouse.errors import EngineFailed, InvalidRequest, Unsupported
 from pilothouse.messages import Guide, Sampling
@@ -146,7 +146,7 @@ def test_rows_with_and_without_drafts_stand_in_one_batch() -> None:
     st.floats(0, 1, exclude_max=True),
 )
 def test_a_draw_is_the_one_a_whole_sort_gives(sampling: Sampling, seed: int, spread: float, chance: float) -> None:
-    """Finding candidates by partition chooses the same token as sorting the vocabulary; at a boundary rounding may choose its neighbour."""
+    """Finding candidates by blocks and bins chooses the same token as sorting the vocabulary; at a boundary rounding may choose its neighbour."""
     [logits] = noise(seed, 1, spread)
 
     token = draw(logits, sampling, chance)
@@ -155,9 +155,9 @@ def test_a_draw_is_the_one_a_whole_sort_gives(sampling: Sampling, seed: int, spr
     assert token in near
 
 
-def test_a_nucleus_larger_than_the_first_look_is_found() -> None:
-    """With a flat distribution top_p keeps its share of the vocabulary, not only the first tokens that are looked at."""
-    logits = np.zeros(8 * FIRST_LOOK * 4, np.float32)
+def test_a_nucleus_of_equal_tokens_is_its_share_of_them() -> None:
+    """With a flat distribution top_p keeps its share of the vocabulary, the first of it by id."""
+    logits = np.zeros(16 * BLOCK, np.float32)
     sampling = Sampling(temperature=1.0, top_p=0.5)
 
     drawn = [draw(logits, sampling, c) for c in (0.0, 0.25, 0.5, 0.999999)]
