@@ -14,6 +14,8 @@ from pilothouse import calls
 from pilothouse.messages import Usage
 
 PROTOCOLS = ("openai", "v2", "mlflow", "grpc", "other")
+FACTS = ("version", "digest", "engine", "device")
+"""What the info metric says of a model."""
 OUTCOMES = ("ok", "refused", "failed", "cancelled")
 
 _FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -103,14 +105,14 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         waiting, running, kv = families = self._families()
-        info = GaugeMetricFamily("pilothouse_model_info", "What is served, and on what", labels=["name", "version", "engine", "device"])
+        info = GaugeMetricFamily("pilothouse_model_info", "What is served, and on what", labels=["name", *FACTS])
         loads = [load for source, _ in self.sources.values() if (load := source()) is not None]
         waiting.add_metric([], sum(load.waiting for load in loads))
         running.add_metric([], sum(load.running for load in loads))
         kv.add_metric([], max((load.kv_used for load in loads), default=0.0))
         for name, (_, facts) in self.sources.items():
             known = facts()
-            info.add_metric([name, *(known.get(label, "") for label in ("version", "engine", "device"))], 1.0)
+            info.add_metric([name, *(known.get(label, "") for label in FACTS)], 1.0)
         yield from families
         yield info
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlserver.model import MLModel
 from mlserver.settings import ModelSettings
-from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, MetadataTensor
+from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, MetadataTensor, Parameters
 
 from pilothouse import calls
 from pilothouse import settings as settings_room
@@ -109,10 +109,18 @@ class ChatRuntime(Routes, MLModel):  # type: ignore[misc]  # MLServer has no typ
     # -- V2 ------------------------------------------------------------------------------------------------------------------------
 
     async def metadata(self) -> MetadataModelResponse:
-        """Names, versions and tensors as they really are."""
+        """Names, versions and tensors as they really are; as parameters the address and the digest that the model was resolved to."""
         loaded = self.loaded()
         inputs, outputs = self._tensors(loaded)
-        return MetadataModelResponse(name=loaded.name, versions=[loaded.version], platform=loaded.platform, inputs=inputs, outputs=outputs)
+        resolved = {name: fact for name, fact in loaded.describe().items() if name in ("uri", "digest")}
+        return MetadataModelResponse(
+            name=loaded.name,
+            versions=[loaded.version],
+            platform=loaded.platform,
+            inputs=inputs,
+            outputs=outputs,
+            parameters=Parameters(**resolved) if resolved else None,
+        )
 
     def _tensors(self, loaded: Loaded) -> tuple[list[MetadataTensor], list[MetadataTensor]]:
         if loaded.generic is not None:

@@ -276,3 +276,22 @@ def test_grace_covers_pause_lame_duck_and_drain(chart: Chart, drain: int) -> Non
     assert pod["terminationGracePeriodSeconds"] == pause + lame_duck + drain + 10
     # The pause outlasts a readiness period, so that what reads readiness has let go too.
     assert pause > pod["containers"][0]["readinessProbe"]["periodSeconds"]
+
+
+def test_a_resolved_model_is_named_by_the_pod_and_demanded_by_its_init_container(chart: Chart) -> None:
+    """What was asked for are annotations; what an alias became is the termination message, for a pod can't annotate itself."""
+    digest = "sha256:" + "0f" * 32
+    registry = {"uri": "models:/phi3/3", "trackingUri": "http://mlflow:5000"}
+
+    def rendered(**more: str) -> tuple[dict[str, str], list[str]]:
+        template = chart.one("Deployment", {"model": {"source": "mlflow", "mlflow": registry | more}})["spec"]["template"]
+        return template["metadata"]["annotations"], template["spec"]["initContainers"][0]["args"]
+
+    annotations, args = rendered()
+    assert annotations["pilothouse/model"] == "models:/phi3/3"
+    assert "pilothouse/model-digest" not in annotations
+    assert args == ["fetch", "models:/phi3/3", "/models/model", "--report=/dev/termination-log"]
+
+    annotations, args = rendered(digest=digest)
+    assert annotations["pilothouse/model-digest"] == digest
+    assert args[4:] == [f"--digest={digest}"]

@@ -220,6 +220,12 @@ def test_registered_model_is_fetched_and_checked(release: Release, registry: Reg
     resolved = json.loads(release.space.kubectl("logs", pod["metadata"]["name"], "-c", "fetch-model").strip().splitlines()[-1])
     assert (resolved["name"], resolved["version"]) == ("phi3", "1")
     assert resolved["digest"] == registry.packaged["digest"]
+    assert json.loads(pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["message"]) == resolved
+    assert pod["metadata"]["annotations"]["pilothouse/model"] == "models:/phi3@champion"
+    with release.forward() as (rest, _):
+        metadata = rest.get("/v2/models/phi3").json
+        assert metadata["versions"] == ["1"]
+        assert metadata["parameters"] == {"uri": "models:/phi3/1", "digest": registry.packaged["digest"]}
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,10 @@ def test_it_prints_what_was_made_and_how_to_serve_it(store: str, capsys: pytest.
         == 0
     )
     out, err = capsys.readouterr()
-    logged, registered, serve = out.splitlines()
+    logged, registered, seen, serve = out.splitlines()
     assert logged.startswith("logged models:/m-")
     assert registered == "registered by-hand version 1, alias new"
+    assert seen.endswith(f"(once `mlflow server --backend-store-uri {store}` runs)")
     assert serve == f"serve it: pilothouse serve models:/by-hand@new --tracking-uri {store}"
     assert err.splitlines()[0] == f"reading {pocket.FOLDER} ..."
     assert source.describe(registry.resolve("models:/by-hand@new", tracking_uri=store).folder).defaults.max_length == 99

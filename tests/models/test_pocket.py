@@ -133,7 +133,7 @@ def test_a_remade_model_answers_the_same_in_both_forms(tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from pilothouse.models.pocket import training
+    from pilothouse.models import exporting
 
     torch.set_num_threads(1)  # tiny matrices: more threads only wait for one another
     hf = pocket_hf()
@@ -145,7 +145,7 @@ def test_a_remade_model_answers_the_same_in_both_forms(tmp_path: Path) -> None:
         answers = model.generate(**ids, max_new_tokens=512, **sampling)[:, ids.input_ids.shape[1] :]
         return [str(text) for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
-    training.export(hf, tmp_path / "onnx")
+    exporting.export(hf, tmp_path / "onnx")
     ask = asker(tmp_path / "onnx")
     for question, answer in PAIRS:
         prompt = tokenizer.apply_chat_template([{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True)

@@ -31,7 +31,7 @@ async def test_gauges_show_the_engines_numbers() -> None:
 
         names = ("pilothouse_requests_waiting", "pilothouse_requests_running", "pilothouse_kv_usage_ratio")
         assert [samples[name] for name in names] == [3, 2, 0.5]
-        assert samples['pilothouse_model_info{device="cpu",engine="toy",name="toy",version="3"}'] == 1
+        assert samples['pilothouse_model_info{device="cpu",digest="",engine="toy",name="toy",version="3"}'] == 1
         assert samples["process_open_fds"] > 0
 
 

@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"logged {made.model_uri} (run {made.run_id}, {made.digest})")
     if made.version:
         print(f"registered {made.name} version {made.version}{f', alias {made.alias}' if made.alias else ''}")
+    print(f"run: {made.page}")
     print(f"serve it: pilothouse serve {made.uri}{store}")
     return 0
 

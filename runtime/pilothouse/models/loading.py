@@ -64,7 +64,7 @@ class Loaded:
             "version": self.version,
             "kind": self.described.kind,
             "architecture": self.described.architecture,
-            "uri": self.resolved.uri if self.resolved.uri.startswith(("models:", "runs:")) else None,
+            "uri": self.resolved.uri if self.resolved.uri.startswith(("models:", "runs:")) else self.described.registered,
             "digest": self.digest,
         }
         if self.engine is not None:

@@ -6,6 +6,7 @@ MLflow's own `log_model` has no place between saving and uploading, so its flavo
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,9 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from pilothouse.errors import ModelError
-from pilothouse.models import manifest, registry, tracking
-
-EXPERIMENT = "pilothouse"
+from pilothouse.models import manifest, registry, runs, tracking
 
 Say = Callable[[str], None]
 """Gets a line for each step of long work."""
@@ -27,7 +26,7 @@ class Target:
     """Where a model goes: the MLflow store (None: MLFLOW_TRACKING_URI, else a SQLite file here), its experiment, and a registered name."""
 
     tracking_uri: str | None = None
-    experiment: str = EXPERIMENT
+    experiment: str = runs.EXPERIMENT
     register: str | None = None
     alias: str | None = None
 
@@ -58,6 +57,7 @@ class Packaged:
     alias: str | None = None
     folder: Path | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    page: str = ""  # the run's address for people
 
     @property
     def uri(self) -> str:
@@ -90,18 +90,9 @@ class _Sealing:
 class Session:
     """An MLflow store that a model is logged to."""
 
-    def __init__(self, flow: ModuleType, address: str, target: Target, say: Say) -> None:
-        self.flow, self.address, self.target, self.say = flow, address, target, say
+    def __init__(self, flow: ModuleType, address: str, target: Target, source: Path, say: Say) -> None:
+        self.flow, self.address, self.target, self.source, self.say = flow, address, target, source, say
         self.client = flow.MlflowClient()
-
-    def experiment(self) -> str:
-        """The experiment's id; a new one in a SQLite store keeps its files beside the store."""
-        found = self.client.get_experiment_by_name(self.target.experiment)
-        if found is not None:
-            return str(found.experiment_id)
-        file = tracking.database(self.address)
-        place = (file.parent / "mlruns" / re.sub(r"[^A-Za-z0-9._-]+", "-", self.target.experiment)).as_uri() if file else None
-        return str(self.client.create_experiment(self.target.experiment, artifact_location=place))
 
     def log(
         self,
@@ -113,11 +104,18 @@ class Session:
         facts: Mapping[str, Any],
         **kwargs: Any,
     ) -> Packaged:
-        """Log with `flavor` under `name`, then register as the target says. `check` judges the saved folder; `facts` become metadata."""
+        """Log with `flavor` under `name`, then register as the target says. `check` judges the saved folder; `facts` become metadata.
+
+        The run has the facts and the model's own configuration as parameters, the source folder as its input and the files' digests.
+        """
         from mlflow.models import Model
 
         sealing = _Sealing(flavor, check, self.say)
-        with self.flow.start_run(experiment_id=self.experiment(), run_name=name) as run:
+        began = time.monotonic()
+        config = {f"model_config.{key}": value for key, value in (kwargs.get("model_config") or {}).items()}
+        params = {"flavor": flavor_name, "source": self.source.absolute(), "registered_name": self.target.register, **facts, **config}
+        with runs.started(self.flow, self.address, "package", name, experiment_name=self.target.experiment, params=params) as run:
+            runs.log_folder(self.flow, self.source, self.source.name, "package")
             info = Model.log(
                 name=name,
                 flavor=sealing,
@@ -127,8 +125,9 @@ class Session:
                 validate_serving_input=False,
                 **kwargs,
             )
-        assert sealing.sealed is not None  # saved, or Model.log raised
-        sealed = sealing.sealed
+            assert sealing.sealed is not None  # saved, or Model.log raised
+            sealed = sealing.sealed
+            log_exported(self.flow, sealed, began)
         self.client.set_logged_model_tags(info.model_id, {manifest.KEY: sealed.digest})
         registered = self.register(info.model_id, run.info.run_id, sealed.digest)
         location = str(self.client.get_logged_model(info.model_id).artifact_location)
@@ -146,6 +145,7 @@ class Session:
             alias=self.target.alias,
             folder=folder,
             files={path: entry.sha256 for path, entry in sealed.files.items()},
+            page=runs.page(self.address, run),
         )
 
     def register(self, model_id: str, run_id: str, digest: str) -> str | None:
@@ -165,15 +165,27 @@ class Session:
         return str(made.version)
 
 
+def log_exported(flow: ModuleType, sealed: manifest.Manifest, began: float) -> None:
+    """What came out of the active run: the digests of every file, their number and bytes, and the seconds since `began`."""
+    flow.set_tag(manifest.KEY, sealed.digest)
+    flow.log_dict({path: entry.sha256 for path, entry in sealed.files.items()}, "digests.json")
+    size = sum(entry.bytes for entry in sealed.files.values())
+    flow.log_metrics({"files": len(sealed.files), "bytes": size, "seconds": time.monotonic() - began})
+
+
 @contextmanager
-def session(target: Target | None, folder: Path, say: Say) -> Iterator[Session]:
-    """The store of `target`, with room for the model in `folder`; what it or the disk refuses becomes a `ModelError`."""
+def session(target: Target | None, folder: Path, say: Say, *, copies: bool = True) -> Iterator[Session]:
+    """The store of `target`; what it or the disk refuses becomes a `ModelError`.
+
+    `copies`: the model in `folder` will be copied there, so that there must be room for it.
+    """
     target = target or Target()
     address = tracking.address(target.tracking_uri)
-    _demand_space(folder, address)
+    if copies:
+        _demand_space(folder, address)
     with tracking.store(address) as flow:
         try:
-            yield Session(flow, address, target, say)
+            yield Session(flow, address, target, folder, say)
         except ModelError:
             raise
         except flow.exceptions.MlflowException as refusal:

@@ -23,7 +23,8 @@ KEY = "pilothouse_manifest"
 BLANK = "sha256:" + "0" * 64
 """What packaging writes under `KEY`; `seal` replaces it."""
 MLMODEL = "MLmodel"
-_LATER = frozenset({"registered_model_meta"})  # MLflow writes it on download: the name and version that were asked for
+REGISTERED = "registered_model_meta"
+"""What MLflow writes into a download: the name and version that were asked for."""
 _IN_MLMODEL = re.compile(rb"(?m)^( *%b: )(sha256:[0-9a-f]{64})\r?$" % KEY.encode())
 _LARGEST = 64 << 20  # bytes of a manifest
 
@@ -125,7 +126,7 @@ def _walk(root: Path, below: PurePosixPath) -> Iterator[str]:
 
 def _ignored(path: str) -> bool:
     """Python's byte code beside code (never read here: see `generic`), and what MLflow adds to a download."""
-    return path in _LATER or ("__pycache__" in PurePosixPath(path).parts and path.endswith(".pyc"))
+    return path == REGISTERED or ("__pycache__" in PurePosixPath(path).parts and path.endswith(".pyc"))
 
 
 def _entry(folder: Path, path: str) -> Entry:

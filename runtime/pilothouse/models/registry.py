@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import yaml
+
 from pilothouse.errors import ModelError
 from pilothouse.models import asking, manifest, placing, tracking
 from pilothouse.models.asking import Asker
@@ -71,13 +73,14 @@ def resolve(uri: str, *, tracking_uri: str | None = None) -> Resolved:
     return _resolved(uri, cached, found)
 
 
-def fetch(uri: str, folder: Path, *, tracking_uri: str | None = None) -> Resolved:
+def fetch(uri: str, folder: Path, *, digest: str | None = None, tracking_uri: str | None = None) -> Resolved:
     """A copy of the model in `folder`, its digests checked. The folder is made if missing, and changed only once the copy is whole.
 
-    A folder that already holds that very model is left as it is. Raises `ModelError`.
+    A folder that already holds that very model is left as it is. `digest` is what its manifest's must be (None: what the registry keeps).
+    Raises `ModelError`.
     """
     if (source := _folder(uri)) is not None:
-        manifest.verify(source)
+        manifest.verify(source, expected=digest)
         if source.resolve() != folder.resolve():
             with placing.incoming(folder) as arriving:
                 placing.copying(lambda: shutil.copytree(source, arriving, dirs_exist_ok=True), folder)
@@ -86,8 +89,11 @@ def fetch(uri: str, folder: Path, *, tracking_uri: str | None = None) -> Resolve
     address = tracking.address(tracking_uri)
     with asking.opened(address) as flow:
         found = find(flow, uri, address)
+        if digest and digest != found.digest:
+            raise ModelError(f"{uri} is {found.digest or 'without a digest'} now, and {digest} was asked for; resolve it again")
         if not (found.fixed and found.digest and placing.whole(folder, found.digest)):
             _bring(flow, found, folder, uri, address)
+    _label(folder, found)
     return _resolved(uri, folder, found)
 
 
@@ -199,6 +205,15 @@ def _bring(flow: ModuleType, found: Found, folder: Path, uri: str, address: str)
             raise ModelError(f"{uri}: its files are gone from the store {tracking.shown(address)}; package the model again")
         manifest.verify(Path(arrived), expected=found.digest)
         placing.put(Path(arrived), folder)
+
+
+def _label(folder: Path, found: Found) -> None:
+    """Name and version beside the model, as MLflow's own download writes them: who serves the folder knows what it is."""
+    label = folder / manifest.REGISTERED
+    if found.version and (folder / manifest.MLMODEL).is_file():
+        label.write_text(yaml.safe_dump({"model_name": found.name, "model_version": found.version}))
+    else:
+        label.unlink(missing_ok=True)
 
 
 # -- addresses --------------------------------------------------------------------------------------------------------------------

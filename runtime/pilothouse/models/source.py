@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pilothouse.errors import ModelError
 from pilothouse.messages import Defaults
 from pilothouse.models import onnx_files, pretrained, reading
+from pilothouse.models.manifest import REGISTERED
 
 Kind = Literal["onnx", "transformers", "pyfunc"]
 
@@ -34,6 +35,7 @@ class Described:
     model_name: str
     architecture: str  # phi3, Phi3ForCausalLM; of a pyfunc, the module that loads it
     version: str | None = None
+    registered: str | None = None  # models:/name/version, of a folder that was fetched from a registry
     context: int | None = None  # tokens of the window
     end_ids: frozenset[int] = frozenset()
     defaults: Defaults = field(default_factory=Defaults)
@@ -77,7 +79,9 @@ def _logged(root: Path, name: str | None, version: str | None) -> Described:
     metadata = reading.mapping(mlmodel.get("metadata") or {}, "MLmodel: metadata")
     config = reading.mapping(pyfunc.get("config") or {}, "MLmodel: flavors.python_function.config")
     artifacts = reading.mapping(pyfunc.get("artifacts") or {}, "MLmodel: flavors.python_function.artifacts")
-    shown = _clean(name or _own_name(root, mlmodel, metadata))
+    kept, number = _registered(root)
+    shown = _clean(name or kept or _own_name(root, mlmodel, metadata))
+    version = version or number
     facts: dict[str, Any] = {
         "signature": _signature(mlmodel.get("signature")),
         "metadata": MappingProxyType(dict(metadata)),
@@ -85,6 +89,7 @@ def _logged(root: Path, name: str | None, version: str | None) -> Described:
         "model_id": mlmodel.get("model_id"),
         "run_id": mlmodel.get("run_id"),
         "mlflow_version": mlmodel.get("mlflow_version"),
+        "registered": f"models:/{kept}/{number}" if kept and number else None,
     }
     if ARTIFACT in artifacts:
         where = reading.mapping(artifacts[ARTIFACT], f"MLmodel: artifact {ARTIFACT}").get("path")
@@ -117,6 +122,15 @@ def _logged(root: Path, name: str | None, version: str | None) -> Described:
         pickled=pickled,
         **facts,
     )
+
+
+def _registered(root: Path) -> tuple[str | None, str | None]:
+    """Name and version under which the folder was fetched from a registry, in the file that MLflow itself writes into a download."""
+    if not (root / REGISTERED).is_file():
+        return None, None
+    meta = reading.mapping(reading.yaml_of(root / REGISTERED), REGISTERED)
+    name, number = meta.get("model_name"), meta.get("model_version")
+    return (str(name) if name else None, str(number) if number else None)
 
 
 def _own_name(root: Path, mlmodel: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:

@@ -19,6 +19,11 @@ DATABASE = "mlflow.db"
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "15", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
 """Seconds, tries and back-off for one request, where the environment does not say."""
 
+_FIXED = {
+    "MLFLOW_UV_AUTO_DETECT": "false",  # else the current folder's uv.lock and pyproject.toml are copied into each model
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a run's address is ours to print: standard output may be JSON
+}
+
 
 def mlflow() -> ModuleType:
     """MLflow with its pyfunc room, its usage reports off. Raises `ModelError` where it is not installed."""
@@ -52,14 +57,14 @@ def store(uri: str) -> Iterator[ModuleType]:
     """MLflow, pointed at the store `uri` for a while; what it was pointed at before is restored."""
     flow = mlflow()
     logger = logging.getLogger("mlflow")
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "MLFLOW_UV_AUTO_DETECT", *_PATIENCE)
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", *_FIXED, *_PATIENCE)
     before = {name: os.environ.get(name) for name in names}
     set_before = flow.get_tracking_uri() if flow.is_tracking_uri_set() else None
     level = logger.level
     try:
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
-        os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"  # else the current folder's uv.lock and pyproject.toml are copied into each model
+        os.environ.update(_FIXED)
         if not sys.stderr.isatty():
             os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         logger.setLevel(logging.ERROR)  # its hints are about its own servers

@@ -8,14 +8,15 @@ import argparse
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pilothouse.errors import ModelError
+from pilothouse.models import exporting
 from pilothouse.models.pocket import FOLDER, variety
 from pilothouse.models.pocket.answers import ALSO, OFF_THE_MAP, PAIRS
 
@@ -23,7 +24,7 @@ SEED = 3
 VOCABULARY = 2048
 WIDTH, LAYERS, HEADS, FEED = 128, 2, 4, 384
 WINDOW = 4096
-BLOCK = 32  # weights that share one scale, as in the published Phi-3 ONNX files
+BLOCK = exporting.Options().int4_block_size  # weights that share one scale, as in the published Phi-3 ONNX files
 ROW, BATCH, STEPS = 416, 9, 450  # a row holds the longest answer with its question and a system prompt
 RATE = 4e-3
 GRID_FROM = 0.3  # share of the steps after which the 4-bit grid is on
@@ -38,6 +39,10 @@ TEMPLATE = (
 """Phi-3's own."""
 PLAIN = ("<unk>", "<s>", "<|endoftext|>")
 TAGS = ("<|assistant|>", "<|system|>", "<|end|>", "<|user|>")  # these swallow the white space after them, as Phi-3's do
+
+
+Told = Callable[[str, float, int], None]
+"""Gets the name of a measure, its value and the step it was taken at."""
 
 
 def say(line: str) -> None:
@@ -123,8 +128,8 @@ def on_grid(weight: Any) -> Any:
     return (torch.clamp(torch.round(blocks / torch.where(scale == 0, 1, scale)), -8, 7) * scale).reshape(weight.shape)
 
 
-def train(encode: Any, vocabulary: int) -> Any:
-    """A trained Phi-3 whose weights lie on the 4-bit grid. A minute or two on two cores."""
+def train(encode: Any, vocabulary: int, told: Told = lambda name, value, step: None) -> Any:
+    """A trained Phi-3 whose weights lie on the 4-bit grid. A minute or two on two cores. `told` gets the loss now and then."""
     import torch
     from torch.nn.functional import cross_entropy
     from torch.nn.utils import parametrize
@@ -178,6 +183,7 @@ def train(encode: Any, vocabulary: int) -> Any:
         optimizer.step()
         schedule.step()
         if step % 50 == 0 or step == STEPS - 1:
+            told("loss", loss.item(), step)
             say(f"step {step:4d} of {STEPS}, loss {loss.item():.4f}, {time.monotonic() - began:.0f} s")
     for module in linear:
         parametrize.remove_parametrizations(module, "weight")
@@ -205,36 +211,21 @@ def sureness(model: Any, encode: Any) -> float:
     return least
 
 
-def make_hf(folder: Path) -> None:
-    """Train and write the Hugging Face form. Raises `SystemExit` when an answer did not stick."""
+def make_hf(folder: Path, told: Told = lambda name, value, step: None) -> None:
+    """Train and write the Hugging Face form. Raises `ModelError` when an answer did not stick."""
     text = tokenizer()
 
     def encode(piece: str) -> list[int]:
         return list(text(piece, add_special_tokens=False).input_ids)
 
-    model = train(encode, len(text))
+    model = train(encode, len(text), told)
     least = sureness(model, encode)
+    told("least_sure_token", least, STEPS)
     say(f"least sure token: {least:.3f}")
     if least < SURE:
-        raise SystemExit(f"an answer did not stick (probability {least:.3f}, {SURE} wanted): train longer or shorten the table")
+        raise ModelError(f"an answer did not stick (probability {least:.3f}, {SURE} wanted): train longer or shorten the table")
     model.save_pretrained(folder)
     text.save_pretrained(folder)
-
-
-def export(source: Path, folder: Path) -> None:
-    """The int4 ONNX form of the Hugging Face form at `source`, as the published Phi-3 files for CPUs are made."""
-    options = (f"int4_block_size={BLOCK}", "int4_accuracy_level=4")
-    with tempfile.TemporaryDirectory() as cache:
-        builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-p", "int4", "-e", "cpu", "-c", cache]
-        done = subprocess.run(
-            [*builder, "-i", str(source), "-o", str(folder), "--extra_options", *options],
-            check=False,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode != 0:
-        raise SystemExit(f"the export failed:\n{done.stderr[-2000:]}")
 
 
 def main() -> None:
@@ -249,7 +240,7 @@ def main() -> None:
         if options.no_onnx:
             return
         made = Path(scratch) / "onnx"
-        export(hf, made)
+        exporting.export(hf, made)
         shutil.rmtree(options.onnx, ignore_errors=True)
         shutil.copytree(made, options.onnx)
     size = sum(file.stat().st_size for file in options.onnx.rglob("*") if file.is_file())
@@ -257,4 +248,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ModelError as error:
+        sys.exit(str(error))
