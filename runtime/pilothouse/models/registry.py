@@ -18,7 +18,9 @@ import yaml
 from pilothouse.errors import ModelError
 from pilothouse.models import asking, manifest, placing, tracking
 from pilothouse.models.asking import Asker
+from pilothouse.models.source import MARKS
 
+DEEPEST = 3  # folders around a model
 FORMS = "a folder, models:/name@alias, models:/name/version, models:/m-<id> or runs:/<run id>/<name>"
 
 
@@ -230,7 +232,23 @@ def _folder(uri: str) -> Path | None:
     path = local(uri) if uri.startswith("file:") else Path(uri).expanduser()
     if not uri or path is None or not path.is_dir():
         raise ModelError(f"{uri!r} is not a model: there is no such folder, and it is no model's address; give {FORMS}")
-    return path
+    return inner(path)
+
+
+def inner(folder: Path) -> Path:
+    """The model's folder in what other tools lay around it: the one folder below, as long as there is one and only one.
+
+    `mlflow models generate-dockerfile` has it in model_dir beside its Dockerfile, Azure ML in <name>/<version>/<folder>.
+    """
+    found = folder
+    for _ in range(DEEPEST):
+        if any((found / name).is_file() for name in MARKS):
+            return found
+        below = [path for path in found.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))]
+        if len(below) != 1:
+            break
+        found = below[0]
+    return found if any((found / name).is_file() for name in MARKS) else folder
 
 
 def local(source: str) -> Path | None:

@@ -20,6 +20,8 @@ Kind = Literal["onnx", "transformers", "pyfunc"]
 
 ARTIFACT = "phi3-mini-onnx"
 """The artifact key of the ONNX pyfunc."""
+MARKS = ("MLmodel", "genai_config.json", "config.json")
+"""A folder with one of these is a model's."""
 GENAI_TYPES = frozenset({"phi3", "phi", "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2"})
 """What the engines were written for, in onnxruntime-genai's words; `pretrained.ARCHITECTURES` has the same in transformers'."""
 
@@ -50,7 +52,7 @@ class Described:
 
 def is_model(uri: str) -> bool:
     """Whether `uri` is a model's address, or a folder that looks like a model."""
-    return ":/" in uri or any((Path(uri) / name).is_file() for name in ("MLmodel", "genai_config.json", "config.json"))
+    return ":/" in uri or any((Path(uri) / name).is_file() for name in MARKS)
 
 
 def describe(folder: Path, *, name: str | None = None, version: str | None = None) -> Described:
