@@ -7,7 +7,10 @@ from importlib import import_module
 from pilothouse import __version__
 from pilothouse.errors import StartError
 
-COMMANDS = ("serve", "prepare", "package", "evaluate", "promote", "rollback", "resolve", "smoke", "chat", "doctor", "size", "fetch")
+COMMANDS = (
+    *("serve", "prepare", "package", "evaluate", "promote", "rollback", "resolve"),
+    *("report", "smoke", "chat", "doctor", "size", "fetch"),
+)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -42,7 +42,7 @@ class Registry:
     def __init__(self, flow: ModuleType, address: str) -> None:
         self.flow, self.address = flow, address
         self._client: Any = flow.MlflowClient()
-        self._ask = Asker(flow, address)
+        self.ask = Asker(flow, address)
 
     def find(self, uri: str) -> Version:
         """The version that `models:/name@alias`, `models:/name/version` or `models:/name/latest` is now. Raises `ModelError`."""
@@ -53,7 +53,7 @@ class Registry:
 
     def get(self, name: str, number: str) -> Version:
         """The version of that number. Raises `ModelError` for one that is not there."""
-        known = self._ask(lambda: self._client.get_model_version(name, number))
+        known = self.ask(lambda: self._client.get_model_version(name, number))
         if known is None:
             raise ModelError(f"model {name!r} has no version {number} in {tracking.shown(self.address)}; name one that it has")
         digest = known.tags.get(manifest.KEY)
@@ -62,7 +62,7 @@ class Registry:
 
     def holder(self, name: str, alias: str) -> Version | None:
         """The version that `alias` names now; None where the model has no such alias. Raises `ModelError` for an unknown model."""
-        model = self._ask(lambda: self._client.get_registered_model(name))
+        model = self.ask(lambda: self._client.get_registered_model(name))
         if model is None:
             raise ModelError(f"no model {name!r} is registered in {tracking.shown(self.address)}; `pilothouse package` makes one")
         number = dict(model.aliases).get(alias)
@@ -79,7 +79,7 @@ class Registry:
 
     def run(self, run_id: str) -> Any:
         """MLflow's run of that id, or None."""
-        return self._ask(lambda: self._client.get_run(run_id))
+        return self.ask(lambda: self._client.get_run(run_id))
 
     def _tell(self, words: Any, version: Version) -> None:
         """A write: what the registry no longer has is an error here."""
@@ -88,7 +88,7 @@ class Registry:
             words()
             return True
 
-        if self._ask(say) is None:
+        if self.ask(say) is None:
             raise ModelError(f"{version} is gone from {tracking.shown(self.address)}; name one that it has")
 
 
