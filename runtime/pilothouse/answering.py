@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from pilothouse import calls
+from pilothouse import calls, content
 from pilothouse.chat.template import ChatTemplate
 from pilothouse.chat.tokenizer import Tokenizer
 from pilothouse.chat.tools import ToolFilter, guide_for
@@ -101,6 +101,8 @@ class Answerer:
         if protocol.endswith("_stream"):
             call.options["stream"] = True
         unfinished: dict[int, int] = {}  # tokens of each choice whose usage has not come
+        kept = content.kept()
+        row = kept.ask(request) if kept is not None else 0
         request = replace(request, tenant=request.tenant or call.tenant, request_id=request.request_id or call.id)
         try:
             jobs = await self._jobs(request)
@@ -118,6 +120,8 @@ class Answerer:
                         else:
                             self._observe.next_token(now - last)
                         last = now
+                    if kept is not None:
+                        kept.tell(row, chunk)
                     if chunk.usage:
                         del unfinished[chunk.index]
                         _count(call, chunk)

@@ -32,6 +32,7 @@ class Call:
     operation: str = ""  # chat or text_completion, where the engine was asked
     options: dict[str, float] = field(default_factory=dict)  # the numbers it asked with: temperature, max_tokens, ...
     trace_id: str = ""  # 32 hex digits, where traces are on
+    trace: str = ""  # the same as its store names it, for a gRPC caller
     span: object = field(default=None, repr=False, compare=False)  # the tracing library's own, from begin to end
 
 

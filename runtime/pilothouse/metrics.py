@@ -54,11 +54,14 @@ class Metrics:
             "pilothouse_requests", "Requests that asked for an answer, by how they ended", ["protocol", "outcome"], registry=r
         )
         self._cancelled = Counter("pilothouse_cancelled", "Requests whose client went away before the end", registry=r)
+        self._traces = Counter("pilothouse_traces", "Traces of requests: made, sent to MLflow, lost on the way", ["outcome"], registry=r)
         for kind in ("prompt", "completion", "cached"):
             self._tokens.labels(kind)
         for protocol in PROTOCOLS:
             for outcome in OUTCOMES:
                 self._requests.labels(protocol, outcome)
+        for outcome in ("made", "sent", "lost"):
+            self._traces.labels(outcome)
 
     def watch(self, name: str, load: Callable[[], Load | None], facts: Callable[[], dict[str, str]]) -> None:
         """Show the gauges of the model `name` from `load()`, and `facts()` as the labels of its info metric, at each scrape."""
@@ -88,6 +91,10 @@ class Metrics:
         self._requests.labels(protocol if protocol in PROTOCOLS else "other", outcome if outcome in OUTCOMES else "failed").inc()
         if outcome == "cancelled":
             self._cancelled.inc()
+
+    def traced(self, outcome: str, traces: int) -> None:
+        """Count traces that were `made`, `sent` or `lost`; one that a full queue forgot was made and neither of the others."""
+        self._traces.labels(outcome).inc(traces)
 
     def render(self) -> bytes:
         """All of it in Prometheus' text format."""

@@ -129,6 +129,16 @@ class Settings(BaseSettings):
     traces: bool = Field(
         False, description="Send OpenTelemetry spans of requests, without content, where OTEL_EXPORTER_OTLP_ENDPOINT says (extra traces)."
     )
+    trace_experiment: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="With traces: send them to this experiment of the MLflow server in tracking_uri, and take feedback. Made if missing.",
+    )
+    trace_sample: float = Field(
+        1.0, gt=0, le=1, description="Share of the requests that are traced. 1: as OTEL_TRACES_SAMPLER says, else all."
+    )
+    trace_content: bool = Field(False, description="Put what is asked and answered into MLflow's traces, cut at 16384 characters each.")
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> "Settings":

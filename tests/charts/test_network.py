@@ -84,3 +84,18 @@ def test_test_pod_may_ask_the_server_only(chart: Chart) -> None:
             "to": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "pilothouse", "app.kubernetes.io/instance": "phi3"}}}],
         },
     ]
+
+
+def test_traces_get_out_to_the_tracking_server(chart: Chart) -> None:
+    """Also where the model comes from elsewhere: the server's address, its port, its credentials."""
+    address = {"mlflow": {"trackingUri": "http://10.0.0.7:5000", "existingSecret": "mlflow"}}
+    values: dict[str, Any] = {"settings": {"traces": True, "trace_experiment": "served"}, "model": address}
+
+    assert chart.one("NetworkPolicy", values)["spec"]["egress"] == [
+        DNS,
+        {"ports": [{"protocol": "TCP", "port": 5000}], "to": [{"ipBlock": {"cidr": "10.0.0.7/32"}}]},
+    ]
+    assert chart.one("ConfigMap", values)["data"]["PILOTHOUSE_TRACKING_URI"] == "http://10.0.0.7:5000"
+    (container,) = chart.pod(values)["containers"]
+    assert {"secretRef": {"name": "mlflow"}} in container["envFrom"]
+    assert chart.pod(values).get("initContainers") is None

@@ -34,6 +34,18 @@ REFUSED: dict[str, tuple[Values, str, str, str]] = {
         "Set it",
     ),
     "registry without a model": ({"model": {"source": "mlflow"}}, 'model.source is "mlflow"', "model.mlflow.uri is empty", "Set it"),
+    "traces that are off": (
+        {"settings": {"trace_experiment": "served"}},
+        'settings.trace_experiment is "served"',
+        "settings.traces is off",
+        "Set settings.traces: true",
+    ),
+    "traces without a server": (
+        {"settings": {"traces": True, "trace_experiment": "served"}},
+        'settings.trace_experiment is "served"',
+        "model.mlflow.trackingUri is empty",
+        "Set it to your MLflow server",
+    ),
     "registry without a server": (
         {"model": {"source": "mlflow", "mlflow": {"uri": "models:/phi3@champion"}}},
         'model.mlflow.uri is "models:/phi3@champion"',

@@ -1,8 +1,6 @@
 """Every manifest is what the API servers of three Kubernetes versions, and the controllers of others, take."""
 
 import copy
-import json
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,6 @@ from typing import Any
 import pytest
 import yaml
 
-from pilothouse.metrics import Metrics
 from support.chart import COMBINATIONS, ROOT, Chart
 from support.foreign import FOREIGN
 
@@ -70,26 +67,3 @@ def test_kserve_runs_what_the_chart_runs(chart: Chart) -> None:
     given = {variable["name"]: variable["value"] for variable in container["env"]}
     stopping = float(given["PILOTHOUSE_LAME_DUCK_SECONDS"]) + float(given["PILOTHOUSE_DRAIN_SECONDS"])
     assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] == stopping + 10
-
-
-def test_dashboard_and_alerts_ask_for_metrics_that_exist(chart: Chart) -> None:
-    """A panel over a metric that nobody exports stays empty for ever."""
-    exported = {line.split()[2] for line in Metrics().render().decode().splitlines() if line.startswith("# TYPE pilothouse_")}
-    manifests = chart.render(COMBINATIONS["cpu-monitoring"])
-    (dashboard,) = [m for m in manifests if m["metadata"]["name"].endswith("-dashboard")]
-    board = json.loads(dashboard["data"]["pilothouse.json"])
-    rules = [m for m in manifests if m["kind"] == "PrometheusRule"]
-    asked = set(re.findall(r"pilothouse_[a-z_]+", json.dumps(board) + json.dumps(rules)))
-
-    assert {re.sub("_bucket$", "", name) for name in asked} <= exported
-    assert len(board["panels"]) == 11
-
-
-def test_alerts_read_outcomes_that_exist(chart: Chart) -> None:
-    """A misspelt label value would never fire."""
-    from pilothouse.metrics import OUTCOMES
-
-    text = json.dumps([m for m in chart.render(COMBINATIONS["cpu-monitoring"]) if m["kind"] == "PrometheusRule"])
-
-    assert set(re.findall(r'outcome=\\"([a-z]+)\\"', text)) <= set(OUTCOMES)
-    assert 'outcome=\\"failed\\"' in text.replace('\\\\"', '\\"')

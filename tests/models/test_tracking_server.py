@@ -1,8 +1,6 @@
 """A real MLflow server between the two ends: a model goes up over HTTP and comes down again, digests and all."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,46 +14,16 @@ import pytest
 from pilothouse.errors import ModelError
 from pilothouse.models import manifest, packaging, registry, source
 from pilothouse.models.packaging import Target
+from support.mlflow_server import mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")]
-
-UP = "Application startup complete"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`mlflow server` on a free port, files behind its own artifact route; its process group is ended afterwards."""
-    home = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            str(Path(sys.executable).with_name("mlflow")),
-            "server",
-            *("--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", str(home / "files")),
-            *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        ],
-        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": ""},
-        cwd=home,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:  # until it says that it is up, or ends
-            said.append(line)
-            if UP in line:
-                break
-        else:
-            pytest.fail("".join(said))
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.communicate(timeout=60)
+    """`mlflow server` on a free port, files behind its own artifact route."""
+    with mlflow_server(tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 def test_a_model_goes_up_and_comes_down_whole(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

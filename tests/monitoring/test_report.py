@@ -93,7 +93,7 @@ def test_the_command_ends_with_1_over_a_limit(asked: Served, tracking: str) -> N
 
 def test_metrics_take_the_place_of_traces(asked: Served, tracking: str) -> None:
     """Of the server that serves that version: the same requests, times as the buckets have them."""
-    text = httpx.get(asked.metrics).text
+    text = httpx.get(asked.metrics, timeout=60).text
     made = report.from_metrics("models:/reported@champion", text, tracking_uri=tracking)
     assert made.served["requests"] >= 4
     assert made.served["answer_tokens_mean"] == 5

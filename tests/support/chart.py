@@ -103,6 +103,7 @@ TOGGLES: dict[str, Values] = {
     "hpa": {"autoscaling": {"kind": "hpa", "minReplicas": 2}},
     "keda": {"autoscaling": {"kind": "keda", "prometheusUrl": "http://prometheus:9090"}},
     "monitoring": {"metrics": {"serviceMonitor": {"enabled": True}, "rules": {"enabled": True}, "dashboard": {"enabled": True}}},
+    "traces": {"settings": {"traces": True, "trace_experiment": "served"}, "model": {"mlflow": {"trackingUri": "http://mlflow:5000"}}},
     "gateway": {"gateway": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["phi3.example.com"]}},
     "ingress": {"ingress": {"enabled": True, "hosts": ["phi3.example.com"]}},
     "no-policy": {"networkPolicy": {"enabled": False}, "podDisruptionBudget": {"enabled": False}, "replicas": 2},

@@ -33,7 +33,8 @@ from pilothouse.server.tls import Tls
 from pilothouse.settings import Settings
 
 if TYPE_CHECKING:
-    from pilothouse.server.traces import Traces
+    from pilothouse.server.traces import Destination, Traces
+    from pilothouse.server.tracking_server import TrackingServer
 
 Initialiser = Callable[[ModelSettings, Metrics], MLModel]
 
@@ -54,6 +55,7 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
         self.metrics = metrics or Metrics()
         self._initialiser = initialiser or (lambda model, _: model.implementation(model))
         self.finished = Finished()
+        self.tracking_server: TrackingServer | None = None
         self.traces = self._traces()
         self._tls = Tls(settings) if settings.tls_certificate is not None else None
         super().__init__(_host_settings(settings))
@@ -99,6 +101,7 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
             finished=self.finished,
             traces=self.traces,
             tls=self._tls,
+            tracking_server=self.tracking_server,
         )
         repository = self._model_repository_handlers
         calls = Calls(self.catalog, self.health, self.metrics, repository, self.finished, quotas, repository_api=s.repository_api)
@@ -111,9 +114,21 @@ class PilothouseServer(MLServer):  # type: ignore[misc]  # MLServer has no types
             return None
         from pilothouse.server.traces import Traces
 
-        traces = Traces(self._served)
+        traces = Traces(self._served, self._mlflow(), sample=self.settings.trace_sample)
         self.finished.tell(traces.ended)
         return traces
+
+    def _mlflow(self) -> "Callable[[], Destination] | None":
+        """MLflow's tracking server as the place for traces, where the settings name an experiment; it takes feedback, too."""
+        if self.settings.trace_experiment is None:
+            return None
+        from pilothouse.models import tracking
+        from pilothouse.server.mlflow_traces import Mlflow
+        from pilothouse.server.tracking_server import TrackingServer
+
+        server = TrackingServer(tracking.address(self.settings.tracking_uri), self.settings.trace_experiment)
+        self.tracking_server = server
+        return lambda: Mlflow(server, self.metrics.traced, content=self.settings.trace_content)
 
     def _served(self) -> dict[str, str]:
         """The facts of the served model, by name; none before it is loaded."""

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.routing import Match, Route
@@ -69,7 +70,7 @@ class Edge:
             self._traces.begin(call, {name: value for name in TRACE_HEADERS if (value := header(scope, name.encode())) is not None})
         calls.begin(call)
         scope.setdefault("state", {}).update(call=call, request_id=call.id, tenant="")
-        reply = _Reply(send, call.id, self._health)
+        reply = _Reply(send, call.id, self._health, lambda status: self._trace(scope, call, status))
         began = time.monotonic()
         try:
             if len(scope["headers"]) > self._max_headers:
@@ -84,6 +85,13 @@ class Edge:
                 await refusal(scope["path"], error)(scope, receive, reply.send)
         finally:
             self._note(scope, call, reply.status, time.monotonic() - began)
+
+    def _trace(self, scope: Scope, call: Call, status: int) -> str:
+        """The trace that the caller may name later; "" where there is none."""
+        if self._traces is None:
+            return ""
+        call.method = scope["method"]
+        return self._traces.name(call, getattr(scope.get("route"), "path", "unknown"), status)
 
     def _note(self, scope: Scope, call: Call, status: int, seconds: float) -> None:
         """One line a request: never its content, never a key; and one count, where the engine was not asked and has counted itself."""
@@ -110,16 +118,19 @@ class TemplateRoute(Route):
 class _Reply:
     """Watches a response go out, and adds the headers that every one has."""
 
-    def __init__(self, send: Send, request_id: str, health: Health) -> None:
+    def __init__(self, send: Send, request_id: str, health: Health, trace: Callable[[int], str]) -> None:
         self._send = send
         self._id = request_id.encode("ascii")
         self._health = health
+        self._trace = trace
         self.status = 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self._id)]
+            if trace := self._trace(self.status):
+                headers.append((b"x-trace-id", trace.encode("ascii")))
             if self._health.leaving and (b"connection", b"close") not in headers:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}

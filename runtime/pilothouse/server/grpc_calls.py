@@ -225,7 +225,7 @@ class _Account:
 
     async def __aenter__(self) -> None:
         self._began = time.monotonic()
-        self._context.set_trailing_metadata((_id(),))
+        self._context.set_trailing_metadata(_ids())
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         status = "OK"
@@ -268,8 +268,9 @@ def _status(error: Exception) -> grpc.StatusCode:
 
 
 def _trailers(error: Exception) -> tuple[tuple[str, str], ...]:
-    return (_id(), ("retry-after", str(max(1, math.ceil(error.retry_after))))) if isinstance(error, Retryable) else (_id(),)
+    return (*_ids(), ("retry-after", str(max(1, math.ceil(error.retry_after))))) if isinstance(error, Retryable) else _ids()
 
 
-def _id() -> tuple[str, str]:
-    return ("x-request-id", calls.current().id)
+def _ids() -> tuple[tuple[str, str], ...]:
+    call = calls.current()
+    return (("x-request-id", call.id), *([("x-trace-id", call.trace)] if call.trace else []))

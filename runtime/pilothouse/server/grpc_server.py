@@ -147,6 +147,7 @@ class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
         call = Call(id=request_id(metadata.get("x-request-id")), protocol="grpc")
         if self._traces is not None and details.method not in OPEN_METHODS:
             self._traces.begin(call, {name: metadata[name] for name in TRACE_HEADERS if name in metadata})
+            call.trace = self._traces.name(call, details.method.rpartition("/")[2], "OK")
         calls.begin(call)
         if details.method not in OPEN_METHODS:
             try:

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp
 from pilothouse import __version__
 from pilothouse.errors import InvalidRequest, NotFound, NotReady, PilothouseError
 from pilothouse.metrics import Metrics
-from pilothouse.protocols import openapi
+from pilothouse.protocols import feedback, openapi
 from pilothouse.protocols.fields import shown
 from pilothouse.protocols.limits import INT32, Limits
 from pilothouse.server import page
@@ -45,6 +45,7 @@ from pilothouse.settings import Settings
 
 if TYPE_CHECKING:
     from pilothouse.server.traces import Traces
+    from pilothouse.server.tracking_server import TrackingServer
 
 _READINESS = frozenset({"/ping", "/health"})
 _FREE = frozenset({"/version"})  # answered whatever the model's state
@@ -137,6 +138,7 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         finished: Finished,
         traces: "Traces | None" = None,
         tls: Tls | None = None,
+        tracking_server: "TrackingServer | None" = None,
     ) -> None:
         super().__init__(host, data_plane, repository)
         self._catalog = catalog
@@ -147,7 +149,13 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         router.redirect_slashes = False
         kept = [route for route in router.routes if settings.repository_api and route.path.startswith(REPOSITORY)]
         files = page.routes() if settings.page else []
-        router.routes[:] = [*V2(catalog, health).routes(), TemplateRoute("/openapi.json", self._document), *kept, *files]
+        router.routes[:] = [
+            *V2(catalog, health).routes(),
+            TemplateRoute("/openapi.json", self._document),
+            _feedback(tracking_server),
+            *kept,
+            *files,
+        ]
         for kind in (PilothouseError, MLServerError, HTTPException, RequestValidationError, Exception):
             self._app.add_exception_handler(kind, self._refuse)
         app: ASGIApp = Upload(
@@ -252,6 +260,19 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
     def busy(self) -> int:
         """Requests being answered."""
         return len(self._server.server_state.tasks)
+
+
+def _feedback(server: "TrackingServer | None") -> TemplateRoute:
+    """The route for feedback; one that says so where no traces go to MLflow."""
+
+    async def absent(request: Request) -> Response:
+        raise NotFound("feedback needs traces, and this server sends none to MLflow (settings traces and trace_experiment)")
+
+    if server is None:
+        return TemplateRoute(feedback.PATH, absent, methods=["POST"])
+    from pilothouse.server.feedback import Assessor
+
+    return TemplateRoute(feedback.PATH, Assessor(server).answer, methods=["POST"])
 
 
 def server(app: ASGIApp, settings: Settings, tls: ssl.SSLContext | None = None) -> QuietServer:

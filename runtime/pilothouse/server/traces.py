@@ -11,9 +11,9 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
-from pilothouse import __version__
+from pilothouse import __version__, content
 from pilothouse.calls import Call
 from pilothouse.errors import StartError
 from pilothouse.server import spans
@@ -23,7 +23,8 @@ try:
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-    from opentelemetry.trace import SpanKind, Status, StatusCode
+    from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+    from opentelemetry.trace import Link, SpanKind, Status, StatusCode, get_current_span
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as error:
     raise StartError(f"traces are on and {error.name} is not installed: pip install 'pilothouse[traces]', or turn traces off") from None
@@ -35,40 +36,75 @@ _HTTP = "http/protobuf"
 _NANOSECONDS = 1_000_000_000
 
 
+class Destination(Protocol):
+    """Where spans go, and what is told there beside `spans.attributes`."""
+
+    exporter: SpanExporter
+    every_milliseconds: float | None  # between two batches; None: as the environment says
+    joins: bool  # a caller's trace goes on there; else it is linked
+    keeps_content: bool  # what was asked and answered is told too
+
+    def name(self, call: Call) -> str:
+        """The call's trace as it is named there."""
+
+    def wants(self, method: str, route: str, status: int | str) -> bool:
+        """Whether such a call is told there."""
+
+    def attributes(self, call: Call, model: Mapping[str, str], kept: "content.Content | None") -> Mapping[str, spans.Value]:
+        """What is told there alone."""
+
+    def stop(self) -> None:
+        """Wait for nothing from now on."""
+
+
 class Traces:
     """Begins a span with each call and sends it when the call has ended; `ended` is a listener of `finished.Finished`."""
 
-    def __init__(self, model: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(
+        self, model: Callable[[], Mapping[str, str]], destination: "Callable[[], Destination] | None" = None, *, sample: float = 1.0
+    ) -> None:
         """`model` answers the served model's facts, at the end of each call. Raises `StartError` where the environment asks for what is not there."""
         for variable in _PROTOCOLS:
             if (asked := os.environ.get(variable, _HTTP)) != _HTTP:
                 raise StartError(f"{variable} is {asked!r}, and traces are sent over {_HTTP} only: set that, or leave it out")
         try:
-            exporter = _Telling(OTLPSpanExporter())
-            self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-            self._provider.add_span_processor(BatchSpanProcessor(exporter))
+            self._to = (destination or Collector)()
+            sampler = ParentBasedTraceIdRatio(sample) if sample < 1.0 else None
+            self._provider = TracerProvider(sampler, _resource(), shutdown_on_exit=False)
+            self._provider.add_span_processor(BatchSpanProcessor(self._to.exporter, schedule_delay_millis=self._to.every_milliseconds))
         except ValueError as error:
             raise StartError(f"OpenTelemetry's settings in the environment (OTEL_*) are not understood: {error}") from None
         self._tracer = self._provider.get_tracer("pilothouse", __version__)
         self._model = model
-        # Every failed try would be a line of its own; `_Telling` says what an operator needs.
+        # Every failed try would be a line of its own; the destinations say what an operator needs.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
     def begin(self, call: Call, headers: Mapping[str, str]) -> None:
         """Start the span of `call`, within the trace that `headers` (traceparent, tracestate) name, if any."""
         parent = TraceContextTextMapPropagator().extract(headers) if "traceparent" in headers else None
-        call.span = span = self._tracer.start_span("request", parent, SpanKind.SERVER, start_time=int(call.began * _NANOSECONDS))
+        links = None
+        if parent is not None and not self._to.joins:
+            links, parent = [Link(get_current_span(parent).get_span_context())], None
+        began = int(call.began * _NANOSECONDS)
+        call.span = span = self._tracer.start_span("request", parent, SpanKind.SERVER, links=links, start_time=began)
         context = span.get_span_context()
         call.trace_id = f"{context.trace_id:032x}" if context.is_valid else ""
+        content.keep(content.Content() if self._to.keeps_content and span.is_recording() else None)
+
+    def name(self, call: Call, route: str, status: int | str) -> str:
+        """What the caller is told to ask for this trace by; "" where there will be none."""
+        span: Any = call.span
+        told = span is not None and span.is_recording() and self._to.wants(call.method, route, status)
+        return self._to.name(call) if told else ""
 
     def ended(self, call: Call) -> None:
         """Fill in the span of `call` and leave it to the sending thread."""
         span: Any = call.span
-        if span is None or not span.is_recording():
+        if span is None or not span.is_recording() or not self._to.wants(call.method, call.route, call.status):
             return
         model = self._model()
         span.update_name(spans.name(call, model))
-        span.set_attributes(spans.attributes(call, model))
+        span.set_attributes({**spans.attributes(call, model), **self._to.attributes(call, model, content.kept())})
         if spans.failed(call):
             span.set_status(Status(StatusCode.ERROR))
         span.end(int((call.began + call.seconds) * _NANOSECONDS))
@@ -76,6 +112,8 @@ class Traces:
     async def close(self, seconds: float) -> None:
         """Send what waits, for at most `seconds`; a collector that hangs keeps its thread, not us."""
         loop, sent = asyncio.get_running_loop(), asyncio.Event()
+
+        self._to.stop()
 
         def work() -> None:
             self._provider.shutdown()
@@ -115,3 +153,26 @@ class _Telling(SpanExporter):
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
+
+
+class Collector:
+    """The collector that OTEL_EXPORTER_OTLP_ENDPOINT names."""
+
+    every_milliseconds = None
+    joins = True
+    keeps_content = False
+
+    def __init__(self) -> None:
+        self.exporter: SpanExporter = _Telling(OTLPSpanExporter())
+
+    def name(self, call: Call) -> str:
+        return call.trace_id
+
+    def wants(self, method: str, route: str, status: int | str) -> bool:
+        return True
+
+    def attributes(self, call: Call, model: Mapping[str, str], kept: "content.Content | None") -> Mapping[str, spans.Value]:
+        return {}
+
+    def stop(self) -> None:
+        """Its retries end with the exporter."""

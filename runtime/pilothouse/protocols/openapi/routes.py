@@ -56,6 +56,7 @@ def paths() -> dict[str, Any]:
         },
         "/v1/responses": {"post": _unserved("responses", "Not served: use /v1/chat/completions.")},
         "/v1/embeddings": {"post": _unserved("embeddings", "Not served: this model writes text and embeds none.")},
+        "/v1/feedback": {"post": _feedback()},
         "/invocations": {"post": _invocations()},
         "/ping": {"get": _plain("ping", "MLflow's probe.", (503,))},
         "/health": {"get": _plain("health", "The same by its other name.", (503,), open_=False)},
@@ -129,6 +130,12 @@ def _unserved(name: str, summary: str) -> dict[str, Any]:
     answers = _answers("OpenAI", {}, (400, *ANY, 408, 413, 415))
     del answers["200"]
     return _operation("OpenAI", name, summary, answers, requestBody=_body(**{JSON: ref("UnservedRequest")}))
+
+
+def _feedback() -> dict[str, Any]:
+    summary = "What somebody thinks of an answer, by its X-Trace-Id; 404 where no traces go to MLflow."
+    answers = _answers("OpenAI", _good("MLflow has it.", **{JSON: ref("FeedbackTaken")}), [status for status in ASKING if status != 504])
+    return _operation("OpenAI", "feedback", summary, answers, requestBody=_body(**{JSON: ref("FeedbackRequest")}))
 
 
 def _invocations() -> dict[str, Any]:
