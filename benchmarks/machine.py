@@ -39,7 +39,7 @@ def _busy() -> float:
 
 
 def _ours(root: int) -> float:
-    """CPU seconds of `root` and all its descendants that live."""
+    """CPU seconds of `root`, its descendants that live, and the children of this process that have ended."""
     parents, used = {}, {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -54,7 +54,8 @@ def _ours(root: int) -> float:
         more = {child for child, parent in parents.items() if parent in family} - family
         grown = bool(more)
         family |= more
-    return sum(used.get(one, 0.0) for one in family)
+    ended = os.times()
+    return sum(used.get(one, 0.0) for one in family) + ended.children_user + ended.children_system
 
 
 class Watch:
