@@ -29,6 +29,7 @@ with warnings.catch_warnings():
 
 MIB = 1 << 20
 SLOPE = 1.0  # MiB a minute
+POOL = 32 * MIB
 HANG_UPS = 0.05
 PROMPTS = [
     f"{word} {other}" for word in ("What is", "Tell me of", "Explain") for other in ("MLflow", "ONNX", "Kubernetes", "a pod", "yourself")
@@ -135,7 +136,8 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     args = parser.parse_args()
-    with served(*args.model) as server:
+    # A pool that the warm-up touches whole: what grows after that is no cache that fills.
+    with served(*args.model, kv_memory_bytes=POOL) as server:
         found = asyncio.run(soak(server, args.minutes, args.clients))
     print(json.dumps(found, indent=1))
     if args.json:

@@ -24,7 +24,7 @@ class Options:
 def demand_builder() -> None:
     """Raise `ModelError` where something that the builder needs is not installed."""
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        raise ModelError(f"exporting needs {', '.join(missing)}; pip install 'pilothouse[mlflow,transformers]' onnx onnx-ir")
+        raise ModelError(f"exporting needs {', '.join(missing)}; pip install 'pilothouse[prepare]'")
 
 
 def export(source: Path, folder: Path, options: Options | None = None) -> None:
