@@ -30,7 +30,7 @@ def quantity(text: str) -> float:
 
 def test_there_are_enough_combinations() -> None:
     """Every profile is rendered with every toggle."""
-    assert len(COMBINATIONS) == 51
+    assert len(COMBINATIONS) == 54
 
 
 @EVERY

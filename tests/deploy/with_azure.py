@@ -16,6 +16,6 @@ routes = deployment.environment.inference_config
 snake = {"livenessRoute": "liveness_route", "readinessRoute": "readiness_route", "scoringRoute": "scoring_route"}
 told = {
     "kinds": [type(loaded).__name__ for loaded in (endpoint, model, deployment)],
-    "routes": {snake.get(name, name): route for name, route in routes.items()},
+    "routes": {snake.get(name, name): dict(route) for name, route in routes.items()},
 }
 print(json.dumps(told))
