@@ -4,7 +4,7 @@
 
 Starts a server of its own (the pocket model where none is named). Clients ask over REST, SSE, gRPC and gRPC streams, one in twenty hangs up
 in the middle. Resident memory is sampled each second; its slope is fitted to what comes after the warm-up (a third of the time, a minute at
-most). Files and threads are counted at rest, after the warm-up and at the end. Exit code 1 where a bound is broken.
+most) and printed; what it grew by since then is bounded. Files and threads are counted at rest, after the warm-up and at the end. Exit code 1 where a bound is broken.
 """
 
 import argparse
@@ -28,7 +28,7 @@ with warnings.catch_warnings():
     from support.server import Served, served
 
 MIB = 1 << 20
-SLOPE = 1.0  # MiB a minute
+GROWTH = 0.10  # of what is resident after the warm-up: the allocator goes on settling (4% in nine minutes), a kilobyte a request is 80 MiB in thirty
 POOL = 32 * MIB
 HANG_UPS = 0.05
 PROMPTS = [
@@ -144,7 +144,7 @@ def main() -> int:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
     kept = (
         found["broken"] == 0,
-        found["rss_slope_mib_per_minute"] <= SLOPE,
+        found["rss_mib"]["last"] <= found["rss_mib"]["first"] * (1 + GROWTH),
         found["files"]["at the end"] <= found["files"]["after warm-up"],
         found["threads"]["at the end"] <= found["threads"]["after warm-up"],
     )
