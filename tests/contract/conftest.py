@@ -1,10 +1,15 @@
 """The servers under contract: one process a model, shared by the session; or the one at PILOTHOUSE_URL (and PILOTHOUSE_GRPC)."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLServer uses names that newer Starlettes deprecate
+    import mlserver  # noqa: F401  # imported once, here, where that is no failure
 
 from pilothouse.smoke import checks
 from pilothouse.smoke.client import Client

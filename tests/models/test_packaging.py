@@ -88,7 +88,7 @@ def test_what_was_packaged_is_described_again(packaged: Packaged) -> None:
     """The server's view: kind, name, defaults, window and ids."""
     assert packaged.folder is not None
     described = source.describe(packaged.folder, version=packaged.version)
-    assert (described.kind, described.model_name, described.version) == ("onnx", "phi3-mini-onnx", "1")
+    assert (described.kind, described.model_name, described.version) == ("onnx", packaged.name, "1")
     assert described.folder == packaged.folder / "artifacts" / pocket.FOLDER.name
     assert (described.defaults.max_length, described.defaults.temperature) == (300, 0.2)
     assert (described.run_id, described.model_id) == (packaged.run_id, packaged.model_id)

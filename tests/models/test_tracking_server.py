@@ -50,13 +50,14 @@ def test_a_model_goes_up_and_comes_down_whole(server: str, tmp_path: Path, monke
 
 
 def test_json_is_alone_on_standard_output(server: str) -> None:
-    """MLflow prints where a server shows the run: on standard error with the steps, so that a script can read the rest."""
+    """The steps go to standard error, so that a script can read the rest: the model's address, and where a server shows the run."""
     command = [sys.executable, "-m", "pilothouse.cli", "package", "onnx", "--tracking-uri", server, "--register", "read", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
 
-    assert json.loads(done.stdout)["uri"] == "models:/read/1"
+    told = json.loads(done.stdout)
+    assert told["uri"] == "models:/read/1"
+    assert told["page"].startswith(f"{server}/#/experiments/")
     assert done.stdout.count("\n") == 1
-    assert f"{server}/#/experiments/" in done.stderr
 
 
 def test_a_file_changed_on_the_server_never_arrives(server: str, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_content_is_told_where_the_settings_say_so(keyed: Served, arrived: Arriv
 def test_a_tracking_server_that_is_away_harms_nothing_and_gets_its_traces_later(tracking: str, mode: str) -> None:
     """From the start, whether it refuses or hangs: ready, every answer as ever, one line in the log; then it comes, and all arrive."""
     with relayed(tracking, mode) as relay:  # type: ignore[arg-type]  # one of the modes
-        with served(traces=True, trace_experiment=f"away-{mode}", tracking_uri=relay.address, drain_seconds=1) as server:
+        with served(counted=True, traces=True, trace_experiment=f"away-{mode}", tracking_uri=relay.address, drain_seconds=1) as server:
             assert httpx.get(f"{server.rest}/v2/health/ready", timeout=60).status_code == 200
             answers = [ask(server, "/v1/chat/completions", CHAT).json()["choices"][0]["message"]["content"] for _ in range(5)]
             assert answers == [SPAIN[1]] * 5

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             made = packaging.package_chat(args.folder, target=target, model_config=config, say=_say, **named)
     if args.json:
-        print(json.dumps({**asdict(made), "uri": made.uri}, default=str))
+        print(json.dumps({**asdict(made), "uri": made.uri, "page": made.page}, default=str))
         return 0
     store = f" --tracking-uri {made.tracking_uri}" if args.tracking_uri else ""
     print(f"logged {made.model_uri} (run {made.run_id}, {made.digest})")

@@ -17,6 +17,7 @@ from pilothouse import calls
 from pilothouse.calls import Call
 from pilothouse.errors import PilothouseError
 from pilothouse.metrics import Metrics
+from pilothouse.protocols import feedback
 from pilothouse.server.finished import CLIENT_GONE, Finished, outcome_of
 from pilothouse.server.health import Health
 from pilothouse.server.refusals import TooManyHeaders, protocol_of, refusal
@@ -97,13 +98,14 @@ class Edge:
         """One line a request: never its content, never a key; and one count, where the engine was not asked and has counted itself."""
         route = getattr(scope.get("route"), "path", "")
         gone, broken = scope["state"].get("client_gone", False), scope["state"].get("stream_broken", False)
-        if call.outcome == "none" and scope["method"] == "POST" and call.protocol != "other" and not route.startswith(REPOSITORY):
+        if call.outcome == "none" and scope["method"] == "POST" and call.protocol != "other" and not route.startswith(_UNCOUNTED):
             self._metrics.outcome(call.protocol, "cancelled" if gone else "failed" if broken else outcome_of(status))
         call.method = scope["method"] if scope["method"] in _METHODS else "other"
         call.route, call.status, call.seconds = route or "unknown", CLIENT_GONE if gone else status, seconds
         self._finished(call, quiet=route in PROBES and status in (200, 503))
 
 
+_UNCOUNTED = (REPOSITORY, feedback.PATH)  # routes that ask no model
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
