@@ -1,6 +1,5 @@
 """The gRPC port: our calls, the standard health service and reflection, on a port that is never shared, behind the same keys."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +11,14 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 
 from pilothouse import calls
 from pilothouse.calls import Call
-from pilothouse.errors import NotReady, StartError, Unauthenticated, wire
+from pilothouse.errors import StartError, Unauthenticated, wire
 from pilothouse.server import ports
 from pilothouse.server.auth import OPEN_METHODS, Keys
 from pilothouse.server.edge import TRACE_HEADERS, request_id
 from pilothouse.server.finished import Finished
 from pilothouse.server.grpc_calls import Calls, abort
 from pilothouse.server.grpc_messages import SERVICE, reflected
-from pilothouse.server.health import Health, Phase
+from pilothouse.server.health import Health
 from pilothouse.server.tls import Tls
 from pilothouse.settings import Settings
 
@@ -83,13 +82,12 @@ class Grpc:
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, generic)
         return server
 
-    async def stop(self, grace: float | None, *, settle: float = 0.0) -> None:
+    async def stop(self, grace: float | None) -> None:
         """Take no new calls; those that run have `grace` seconds, None: they end now.
 
-        For `settle` seconds new ones are still refused by name (the phase is CLOSED): the library ends what it has not yet handed over as
-        CANCELLED, which tells a client nothing.
+        A call that comes before the library has told its client to go elsewhere is served: refusing it by name a moment earlier lost five of
+        3000 in a rollout, for a client's open channel sends the next call until it is told.
         """
-        await asyncio.sleep(settle)
         await self._server.stop(grace)
 
 
@@ -153,9 +151,7 @@ class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
             try:
                 if self._keys is not None:
                     call.tenant = self._keys.admit(*(value for key, value in details.invocation_metadata or () if key == "authorization"))
-                if self._health.phase is Phase.CLOSED:
-                    raise NotReady("the server is stopping; send the request again, another one answers")
-            except (Unauthenticated, NotReady) as error:
+            except Unauthenticated as error:
                 service, _, method = details.method.rpartition("/")
                 known = service == f"/{SERVICE}" and method in self._known
                 call.route, call.status = method if known else "unknown", wire(error).grpc
