@@ -1,6 +1,8 @@
 """Every piece of work is a run of MLflow's: parameters, metrics, artifacts, the input, the digests of what came out."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import mlflow
@@ -10,6 +12,8 @@ from pilothouse import cli
 from pilothouse.models import pocket
 from pilothouse.models.packaging import Packaged
 from support.tracking import Server
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_packaging_is_a_run(tracked: Server, pair: tuple[Packaged, Packaged], tmp_path: Path) -> None:
@@ -76,3 +80,47 @@ def test_a_run_that_fails_is_marked_so(tracked: Server, tmp_path: Path, capsys: 
     assert "model builder could not export" in capsys.readouterr().err.splitlines()[-1]
     assert (run.info.status, run.data.params["source"]) == ("FAILED", str(folder))
     assert not (tmp_path / "out").exists()
+
+
+def bench(folder: Path, figures: dict[str, object], uri: str) -> str:
+    """The address of the run that `scripts/bench-track` makes of a benchmark's file."""
+    file = folder / "figures.json"
+    file.write_text(json.dumps(figures))
+    done = subprocess.run(
+        [str(ROOT / "scripts/bench-track"), "tiny", str(file), "--experiment", "bench"],
+        env={**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(ROOT / "runtime")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("run: ")]
+    return line.removeprefix("run: ")
+
+
+def test_a_benchmark_is_a_run(tracked: Server, tmp_path: Path) -> None:
+    """Its figures are metrics by their place in the file, the machine is parameters, the file the artifact, the model that was measured the input."""
+    rows = {"rows": {"paged, fp16": {"tokens_per_second": [10.5, 11.0]}}, "many": [1] * 100}
+    pages = [
+        bench(tmp_path, {"machine": {"cores": 2, "cpu": "Xeon", "busy": False}, "ratio": ratio, **rows}, tracked.url)
+        for ratio in (1.02, 0.98)
+    ]
+    client = mlflow.MlflowClient(tracking_uri=tracked.url)
+    experiment = client.get_experiment_by_name("bench")
+    runs = client.search_runs([experiment.experiment_id], filter_string="tags.`pilothouse.kind` = 'bench'", order_by=["metrics.ratio DESC"])
+
+    assert pages == [f"{tracked.url}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}" for run in runs]
+    assert [run.data.metrics["ratio"] for run in runs] == [1.02, 0.98]
+    run = runs[0]
+    assert run.data.metrics == {
+        "machine.cores": 2.0,
+        "ratio": 1.02,
+        "rows.paged_ fp16.tokens_per_second.0": 10.5,
+        "rows.paged_ fp16.tokens_per_second.1": 11.0,
+    }
+    assert run.data.params == {"machine.cpu": "Xeon", "machine.busy": "False"}
+    assert (run.info.status, run.info.run_name, run.data.tags["pilothouse.kind"]) == ("FINISHED", "tiny", "bench")
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["figures.json"]
+    (given,) = run.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.source_type) == ("onnx", "local")

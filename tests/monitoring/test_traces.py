@@ -127,6 +127,23 @@ def test_content_is_told_where_the_settings_say_so(keyed: Served, arrived: Arriv
     assert KEYS["team-a"] not in trace.to_json()
 
 
+def test_a_share_of_the_requests_is_traced(tracking: str, arrived: Arrived) -> None:
+    """`trace_sample` decides by the trace's id, as OpenTelemetry specifies it; who is not traced is told no id, and is answered as ever."""
+    with served(traces=True, trace_experiment="sampled", trace_sample=0.5, tracking_uri=tracking) as server:
+        answers = [ask(server, "/v1/chat/completions", CHAT | {"max_tokens": 2}) for _ in range(32)]
+        ids = [answer.headers["x-trace-id"] for answer in answers if "x-trace-id" in answer.headers]
+        for trace_id in ids:
+            arrived(trace_id)
+        assert {answer.status_code for answer in answers} == {200}
+        assert 0 < len(ids) < len(answers)  # all or none: once in two thousand million runs
+        assert [trace_id for trace_id in ids if int(trace_id[-16:], 16) >= 1 << 63] == []
+        assert metric(server, 'pilothouse_traces_total{outcome="made"}') == len(ids)
+    client = mlflow.MlflowClient(tracking_uri=tracking)
+    experiment = client.get_experiment_by_name("sampled")
+    kept = client.search_traces(locations=[experiment.experiment_id], include_spans=False)
+    assert {trace.info.trace_id for trace in kept} == set(ids)
+
+
 @pytest.mark.parametrize("mode", ["cut", "silent"])
 def test_a_tracking_server_that_is_away_harms_nothing_and_gets_its_traces_later(tracking: str, mode: str) -> None:
     """From the start, whether it refuses or hangs: ready, every answer as ever, one line in the log; then it comes, and all arrive."""
