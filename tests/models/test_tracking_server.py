@@ -14,7 +14,7 @@ import pytest
 from pilothouse.errors import ModelError
 from pilothouse.models import manifest, packaging, registry, source
 from pilothouse.models.packaging import Target
-from support.mlflow_server import mlflow_server
+from support import tracking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")]
 
@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarn
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`mlflow server` on a free port, files behind its own artifact route."""
-    with mlflow_server(tmp_path_factory.mktemp("server")) as address:
-        yield address
+    with tracking.server(tmp_path_factory.mktemp("server")) as running:
+        yield running.url
 
 
 def test_a_model_goes_up_and_comes_down_whole(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from monitoring.asking import KEYS, found
-from support.mlflow_server import mlflow_server
 from support.server import Served, served
+from support.tracking import server
 from support.waiting import waited
 
 with warnings.catch_warnings():
@@ -31,8 +31,8 @@ def _quiet() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server."""
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as address:
-        yield address
+    with server(tmp_path_factory.mktemp("mlflow")) as running:
+        yield running.url
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from importlib import metadata
 from importlib.util import find_spec
 
 from pilothouse import __version__
+from pilothouse.commands import flags
 from pilothouse.diagnosis.finding import Finding
 
 
@@ -20,6 +21,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("--release", help="examine this Helm release instead of this machine, with the kubectl of the PATH")
     command.add_argument("-n", "--namespace", help="its namespace (default: the context's)")
     command.add_argument("--context", help="the cluster's context (default: the current one)")
+    flags.store(command)
     command.add_argument("--json", action="store_true", help="print the findings as JSON")
     command.set_defaults(run=run)
 
@@ -40,8 +42,8 @@ def _here(args: argparse.Namespace) -> list[Finding]:
         *_machine(),
         *_packages(),
         *_settings(),
-        *(_model(args.model) if args.model else []),
-        *(_engines(args.model) if args.engines else []),
+        *(_model(args.model, args.tracking_uri) if args.model else []),
+        *(_engines(args.model, args.tracking_uri) if args.engines else []),
     ]
 
 
@@ -53,7 +55,7 @@ def _release(args: argparse.Namespace) -> list[Finding]:
     if args.model:
         from pilothouse.models import registry, sizing, source
 
-        size = sizing.size(source.describe(registry.resolve(args.model).folder))
+        size = sizing.size(source.describe(registry.resolve(args.model, tracking_uri=args.tracking_uri).folder))
         weights, least = size.weights, size.limit(1, 512)
     return release.findings(kubectl.release(args.release, args.namespace, args.context, weights=weights, least=least))
 
@@ -124,12 +126,12 @@ def _settings() -> list[Finding]:
     return findings
 
 
-def _model(uri: str) -> list[Finding]:
+def _model(uri: str, tracking_uri: str | None) -> list[Finding]:
     from pilothouse.errors import StartError
     from pilothouse.models import manifest, registry, source
 
     try:
-        resolved = registry.resolve(uri)
+        resolved = registry.resolve(uri, tracking_uri=tracking_uri)
         described = source.describe(resolved.folder)
         findings = [
             Finding("ok", "model", f"{described.model_name}: {described.architecture}, {described.kind}, window {described.context}")
@@ -142,12 +144,13 @@ def _model(uri: str) -> list[Finding]:
     return findings
 
 
-def _engines(uri: str | None) -> list[Finding]:
+def _engines(uri: str | None, tracking_uri: str | None) -> list[Finding]:
     from pilothouse import settings
     from pilothouse.models import comparing
 
+    asked = {"model": uri, "tracking_uri": tracking_uri}
     findings, timings = [], []
-    for name, outcome in comparing.engines(settings.load(**({"model": uri} if uri else {}))):
+    for name, outcome in comparing.engines(settings.load(**{name: value for name, value in asked.items() if value})):
         if isinstance(outcome, str):
             findings.append(Finding("note", name, outcome))
             continue

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pilothouse.commands import flags
 from pilothouse.errors import StartError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("--slower", type=float, default=1.25, help="most time of an answer, over the other's (default: %(default)s)")
     command.add_argument("--rounds", type=int, default=2, help="how often each question is asked (default: %(default)s)")
     command.add_argument("--key-file", type=Path, help="file with the servers' API key (or set PILOTHOUSE_API_KEY)")
-    command.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here)")
+    flags.store(command)
     command.add_argument("--experiment", default="pilothouse", help="MLflow experiment (default: %(default)s)")
     command.add_argument("--json", action="store_true", help="print the result as one JSON object")
     command.set_defaults(run=run)

@@ -5,6 +5,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from pilothouse.commands import flags
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("fetch", help="copy a registered model into a folder, digests checked", description=__doc__)
@@ -12,7 +14,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("folder", type=Path, help="where to put it; made if missing, replaced only when whole")
     command.add_argument("--digest", metavar="sha256:HEX", help="refuse any other (default: the one that the registry keeps)")
     command.add_argument("--report", type=Path, metavar="FILE", help="write what it became there as well, as JSON")
-    command.add_argument("--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI)")
+    flags.store(command)
     command.set_defaults(run=run)
 
 

@@ -7,6 +7,8 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import Any
 
+from pilothouse.commands import flags
+
 FOLDERS = {
     "onnx": "folder with a genai_config.json, as onnxruntime-genai's model builder makes it",
     "chat": "Hugging Face folder with config.json and *.safetensors",
@@ -24,7 +26,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         one.add_argument("--name", help="name of the logged model")
         one.add_argument("--register", metavar="NAME", help="also make a version of this registered model")
         one.add_argument("--alias", help="and point this alias at it")
-        one.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here)")
+        flags.store(one)
         one.add_argument("--experiment", default="pilothouse", help="MLflow experiment (default: %(default)s)")
         one.add_argument(
             "--model-config",

@@ -7,6 +7,8 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 
+from pilothouse.commands import flags
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("prepare", help="train or take a model and export it to int4 ONNX", description=__doc__)
@@ -20,7 +22,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument(
         "--accuracy-level", type=int, default=4, choices=range(5), help="the builder's; 4 computes in int8 (default: %(default)s)"
     )
-    command.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here)")
+    flags.store(command)
     command.add_argument("--experiment", default="pilothouse", help="MLflow experiment (default: %(default)s)")
     command.add_argument("--json", action="store_true", help="print the result as one JSON object")
     command.set_defaults(run=run)

@@ -2,6 +2,8 @@
 
 import argparse
 
+from pilothouse.commands import flags
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("promote", help="move an alias to a version that passed its evaluation", description=__doc__)
@@ -12,7 +14,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     command.add_argument("--why", default="it passed its evaluation", help="kept as a tag of the version (default: %(default)s)")
     command.add_argument("--by", help="who does it (default: MLFLOW_TRACKING_USERNAME, else this user)")
-    command.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here)")
+    flags.store(command)
     command.set_defaults(run=run)
 
 

@@ -7,6 +7,8 @@ import urllib.error
 import urllib.request
 from dataclasses import asdict
 
+from pilothouse.commands import flags
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("report", help="compare what was served with the evaluation", description=__doc__)
@@ -19,7 +21,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--slower", type=float, metavar="RATIO", help="end with 1 where the median answer took longer than evaluated, by more than this"
     )
     command.add_argument("--failed", type=float, metavar="SHARE", help="end with 1 where more than this share of the requests failed")
-    command.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here)")
+    flags.store(command)
     command.add_argument("--json", action="store_true", help="print the report as one JSON object")
     command.set_defaults(run=run)
 

@@ -4,12 +4,14 @@ import argparse
 import json
 from dataclasses import asdict
 
+from pilothouse.commands import flags
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("resolve", help="say which version and digest an alias is now", description=__doc__)
     command.add_argument("uri", help="models:/name@alias or models:/name/version")
     command.add_argument("--values", action="store_true", help="as values of the Helm chart, so that every pod serves that very version")
-    command.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here)")
+    flags.store(command)
     command.set_defaults(run=run)
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 
+from pilothouse.commands import flags
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("rollback", help="move an alias back to the version before", description=__doc__)
@@ -10,7 +12,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("--to", metavar="VERSION", help="to this version (default: the one before the last promotion)")
     command.add_argument("--why", default="rolled back by hand", help="kept as a tag of the version that is left (default: %(default)s)")
     command.add_argument("--by", help="who does it (default: MLFLOW_TRACKING_USERNAME, else this user)")
-    command.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here)")
+    flags.store(command)
     command.set_defaults(run=run)
 
 

@@ -4,6 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+from pilothouse.commands import flags
+
 GIB, MIB = 1 << 30, 1 << 20
 CHATS = (1, 4, 16, 64)
 TOKENS = (512, 2048, 8192)
@@ -12,7 +14,7 @@ TOKENS = (512, 2048, 8192)
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("size", help="the memory a model needs, from its files", description=__doc__)
     command.add_argument("model", nargs="?", help="a model's folder or address (default: the embedded one)")
-    command.add_argument("--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI)")
+    flags.store(command)
     command.add_argument("--chats", type=_count, nargs="+", default=CHATS, help="conversations held at once")
     command.add_argument("--tokens", type=_count, nargs="+", default=TOKENS, help="of each, prompt and answer together")
     command.add_argument("--json", action="store_true", help="print the numbers in bytes, as JSON")

@@ -59,7 +59,7 @@ def paths() -> dict[str, Any]:
         "/v1/feedback": {"post": _feedback()},
         "/invocations": {"post": _invocations()},
         "/ping": {"get": _plain("ping", "MLflow's probe.", (503,))},
-        "/health": {"get": _plain("health", "The same by its other name.", (503,), open_=False)},
+        "/health": {"get": _plain("health", "As /ping.", (503,), open_=False)},
         "/version": {"get": _plain("version", "Pilothouse's version.", (), open_=False)},
         "/openapi.json": {"get": _get("V2", "openapi", "This document.", {"type": "object"})},
     }
@@ -69,9 +69,9 @@ def paths() -> dict[str, Any]:
             "": {"get": _get("V2", f"model_metadata{mark}", "Tensors, versions and platform.", ref("ModelMetadata"), (404,))},
             "/ready": {"get": _model_ready(f"model_ready{mark}")},
             "/infer": {"post": _v2(f"infer{mark}", "Whole answers.", streamed=False)},
-            "/generate": {"post": _v2(f"generate{mark}", "The same.", streamed=False)},
+            "/generate": {"post": _v2(f"generate{mark}", "As /infer.", streamed=False)},
             "/infer_stream": {"post": _v2(f"infer_stream{mark}", "One prompt or chat, in deltas.", streamed=True)},
-            "/generate_stream": {"post": _v2(f"generate_stream{mark}", "The same.", streamed=True)},
+            "/generate_stream": {"post": _v2(f"generate_stream{mark}", "As /infer_stream.", streamed=True)},
         }
         found |= {base + path: {"parameters": parameters, **operation} for path, operation in operations.items()}
     return found
