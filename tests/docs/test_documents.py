@@ -37,6 +37,33 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def headings(page: Path) -> set[str]:
+    """The anchors that its headings make, as the usual viewers spell them."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_anchors_lead_to_a_heading(page: Path) -> None:
+    """Of the page itself, or of another one of ours."""
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", page.read_text())
+
+    assert [f"{path}#{anchor}" for path, anchor in links if anchor not in headings(page.parent / path if path else page)] == []
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    """By links from page to page; a page that nobody finds is not read."""
+    found, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop().resolve()
+        if page in found or page.suffix != ".md" or not page.is_file():
+            continue
+        found.add(page)
+        waiting += [page.parent / link for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text())]
+
+    assert [str(page.relative_to(ROOT)) for page in PAGES if page.resolve() not in found and page.parent.name != "decisions"] == []
+
+
 def test_every_command_is_named_in_the_readme() -> None:
     """A newcomer reads of every command before trying --help."""
     page = (ROOT / "README.md").read_text()
