@@ -1,7 +1,7 @@
 """Triton's clients against a host: `python with_triton.py HTTP GRPC MODEL STEPS` prints, as JSON, what they got."""
 
+import faulthandler
 import json
-import queue
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +10,8 @@ import numpy as np
 import tritonclient.grpc as tgrpc
 import tritonclient.http as thttp
 from tritonclient.utils import InferenceServerException
+
+PATIENCE, ALL = 20.0, 80.0  # seconds that a call has, and that everything has: then it says where it stands, and ends
 
 
 def inputs(kind: Any, **options: Any) -> list[Any]:
@@ -26,6 +28,8 @@ def told(call: Callable[[], Any]) -> str:
         if "while decoding the response" in error.message():
             return "the client can't read the error"
         return f"{error.status()}: {'a sentence' if ' ' in error.message() else error.message()}"
+    except OSError as error:  # no connection, or no answer within PATIENCE
+        return f"{type(error).__name__}: {error}"
     return "OK"
 
 
@@ -54,28 +58,39 @@ def http(address: str, model: str, most: dict[str, int]) -> dict[str, str]:
     }
     found = {}
     for name, call in tried.items():
-        client = thttp.InferenceServerClient(address)
-        found[name] = told(lambda call=call, client=client: call(client))  # type: ignore[misc]
-        client.close()
+        client = thttp.InferenceServerClient(address, connection_timeout=PATIENCE, network_timeout=PATIENCE)
+        try:
+            found[name] = told(lambda call=call, client=client: call(client))  # type: ignore[misc]
+        finally:
+            client.close()
     return found
 
 
 def grpc(address: str, model: str, steps: int) -> tuple[str, str]:
-    """Unary, and a stream of `steps` tokens."""
+    """Unary, and a stream of `steps` tokens: to its end, for on a busy machine a message may hold more than one."""
     client = tgrpc.InferenceServerClient(address)
     most = {"max_tokens": steps}
-    unary = told(lambda: client.infer(model, inputs(tgrpc), parameters=most).as_numpy("output"))
-    pieces: queue.Queue[Any] = queue.Queue()
-    client.start_stream(callback=lambda result, error: pieces.put((result, error)))
-    client.async_stream_infer(model, inputs(tgrpc), parameters=most)
-    got = [pieces.get(timeout=30) for _ in range(steps)]
-    client.stop_stream()
-    client.close()
+    got: list[tuple[Any, Any]] = []
+    try:
+        unary = told(lambda: client.infer(model, inputs(tgrpc), parameters=most, client_timeout=PATIENCE).as_numpy("output"))
+        client.start_stream(callback=lambda result, error: got.append((result, error)), stream_timeout=PATIENCE)
+        client.async_stream_infer(model, inputs(tgrpc), parameters=most)
+        client.stop_stream()
+    finally:
+        client.close()
     errors = [error.message() for _, error in got if error is not None]
-    return unary, f"{len(errors)} errors: {', '.join(sorted(set(errors)))}" if errors else f"{len(got)} tokens"
+    if errors:
+        return unary, f"{len(errors)} errors: {', '.join(sorted(set(errors)))}"
+    return unary, f"{sum(counted(result.get_response().parameters) for result, _ in got)} tokens"
+
+
+def counted(parameters: Any) -> int:
+    """The tokens that a message counts."""
+    return int(parameters["completion_tokens"].int64_param) if "completion_tokens" in parameters else 0
 
 
 def main(http_address: str, grpc_address: str, model: str, steps: int) -> None:
+    faulthandler.dump_traceback_later(ALL, exit=True)
     said = http(http_address, model, {"max_tokens": steps})
     said["gRPC infer"], stream = grpc(grpc_address, model, steps)
     print(json.dumps({"http": said, "stream": stream}))
