@@ -23,8 +23,8 @@ def _peers(names: Sequence[str], measure: Callable[[Peer, int], Numbers]) -> Ite
         for name in names:
             peers[name] = peer(name, rows=ROWS, threads=cpu.threads())
             peers[name].start()
-            peers[name].run(even(-1, ROWS, 24, 4), ROWS)  # every batch size once, and a whole chunk
-            peers[name].run(even(-2, 1, 512, 2), ROWS)
+            peers[name].run(even(-1, ROWS, 24, 4))  # every batch size once, and a whole chunk
+            peers[name].run(even(-2, 1, 512, 2))
         yield Opened(tuple(names), lambda arm, seed: measure(peers[arm], seed), {name: one.facts for name, one in peers.items()})
     finally:
         for one in peers.values():
@@ -32,16 +32,16 @@ def _peers(names: Sequence[str], measure: Callable[[Peer, int], Numbers]) -> Ite
 
 
 def _mixed(one: Peer, seed: int) -> Numbers:
-    told = one.run(mixed(seed), ROWS)
+    told = one.run(mixed(seed))
     return {"tokens_per_second": told.tokens_per_second, "ttft_p50": told.ttft_p50}
 
 
 def _decode(one: Peer, seed: int) -> Numbers:
-    return {f"at_{rows}_rows": one.run(even(seed * 100 + rows, rows, 16, 48), ROWS).steady for rows in (1, 4, 16)}
+    return {f"at_{rows}_rows": one.run(even(seed * 100 + rows, rows, 16, 48)).steady for rows in (1, 4, 16)}
 
 
 def _prefill(one: Peer, seed: int) -> Numbers:
-    told: list[Told] = [one.run(even(seed * 100 + place, 1, 512, 1), ROWS) for place in range(3)]
+    told: list[Told] = [one.run(even(seed * 100 + place, 1, 512, 1)) for place in range(3)]
     return {"tokens_per_second": 512 / statistics.median(each.ttft_p50 for each in told)}
 
 

@@ -46,10 +46,16 @@ def model(form: str, layers: int = 4) -> Path:
     return wanted
 
 
+def checkpoint(layers: int = 4) -> Path:
+    """The checkpoint itself, in bf16, made again when it is gone."""
+    return _checkpoint(model("onnx", layers).parent, layers)
+
+
 def bits_per_weight(form: str, layers: int = 4) -> float:
     """Of the folder's files, over the checkpoint's parameters: embeddings that stay wide are in it."""
     parameters = layers * 3072 * (3 * 3072 + 3072 + 3 * 8192) + 2 * 32064 * 3072
-    return sum(file.stat().st_size for file in model(form, layers).rglob("*") if file.is_file()) * 8 / parameters
+    folder = checkpoint(layers) if form == "checkpoint" else model(form, layers)
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) * 8 / parameters
 
 
 def _digest(form: str, layers: int) -> str:

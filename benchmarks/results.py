@@ -29,7 +29,7 @@ class Range:
     count: int
 
     def __str__(self) -> str:
-        return f"{_short(self.median)} ({_short(self.least)} to {_short(self.most)})"
+        return _short(self.median) + (f" ({_short(self.least)} to {_short(self.most)})" if self.count > 1 else "")
 
 
 def _short(value: float) -> str:

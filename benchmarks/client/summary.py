@@ -25,17 +25,21 @@ def gaps(answers: Sequence[Answer], begin: float = 0.0, end: float = float("inf"
     return [later - at for one in answers for at, later in pairwise(one.events) if begin < later <= end]
 
 
-def figures(answers: Sequence[Answer], slos: Sequence[tuple[float, float]] = ()) -> Numbers:
-    """Of the answers that are whole. A goodput for each (TTFT, TPOT) in seconds: requests a second that meet both."""
+def figures(answers: Sequence[Answer], slos: Sequence[tuple[float, float]] = (), ramp: int = 0) -> Numbers:
+    """Of the answers that are whole. A goodput for each (TTFT, TPOT) in seconds: requests a second that meet both.
+
+    `ramp`: so many requests, the first ones, are left out of the latencies where others remain: they all came at once.
+    """
     whole = [one for one in answers if one.whole]
     told: Numbers = {"requests": len(whole), "failed": sum(bool(one.failure) for one in answers), "late": late(answers)}
     if not whole:
         return told
     seconds = max(one.end for one in whole) - min(one.sent for one in whole)
-    paces = [pace for one in whole if (pace := one.tpot) is not None]
+    steady = [one for one in whole if one.number >= ramp] or whole
+    paces = [pace for one in steady if (pace := one.tpot) is not None]
     told |= {"tokens_per_second": sum(one.tokens for one in whole) / seconds, "requests_per_second": len(whole) / seconds}
-    told |= percentiles("ttft", [one.ttft for one in whole]) | percentiles("tpot", paces) | percentiles("itl", gaps(whole))
-    told |= percentiles("e2e", [one.e2e for one in whole])
+    told |= percentiles("ttft", [one.ttft for one in steady]) | percentiles("tpot", paces) | percentiles("itl", gaps(steady))
+    told |= percentiles("e2e", [one.e2e for one in steady])
     prompts = sum(one.prompt for one in whole)
     if prompts:
         told["cached_share"] = sum(one.cached for one in whole) / prompts

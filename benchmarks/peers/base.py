@@ -20,8 +20,8 @@ class Peer(Protocol):
     def start(self) -> None:
         """Load the model; whatever has to be made or installed is, first."""
 
-    def run(self, requests: Sequence[Request], rows: int) -> Told:
-        """Send all `requests` at once, let it compute `rows` at once, and wait for the last token."""
+    def run(self, requests: Sequence[Request], clients: int | None = None) -> Told:
+        """Send the requests at their times, or have so many `clients` ask one after the other; wait for the last token."""
 
     def stop(self) -> None: ...
 
@@ -42,10 +42,10 @@ class Child:
         )  # fmt: skip
         self.facts = self._hear()
 
-    def run(self, requests: Sequence[Request], rows: int) -> Told:
+    def run(self, requests: Sequence[Request], clients: int | None = None) -> Told:
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(dumped(requests, rows) + "\n")
+        self._process.stdin.write(dumped(requests, clients) + "\n")
         self._process.stdin.flush()
         return Told(**self._hear())
 

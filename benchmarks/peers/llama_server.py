@@ -58,7 +58,7 @@ class LlamaServer:
                 time.sleep(0.1)
         raise SystemExit(f"{self.name} is not ready after {READY_SECONDS:g} s; see {self._log}")
 
-    def run(self, requests: Sequence[Request], rows: int) -> Told:
+    def run(self, requests: Sequence[Request], clients: int | None = None) -> Told:
         return asyncio.run(self._run(requests))
 
     async def _run(self, requests: Sequence[Request]) -> Told:

@@ -4,7 +4,7 @@ import json
 import random
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 WORDS = (1000, 31000)  # ids that are words in every format of the slice
@@ -12,18 +12,20 @@ WORDS = (1000, 31000)  # ids that are words in every format of the slice
 
 @dataclass(frozen=True)
 class Request:
-    """`tokens` are to be answered after `prompt`, no more and no less, greedily."""
+    """`tokens` are to be answered after `prompt`, no more and no less, greedily; `at` seconds after the start."""
 
     prompt: list[int]
     tokens: int
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
 class Told:
-    """`times[i]` are the seconds from the sending of all requests to each token of request i; `seconds` to the last of all."""
+    """`times[i]` are the seconds from the start to each token of request i, `sent[i]` to its sending (none: at once); `seconds` to the last of all."""
 
     times: list[list[float]]
     seconds: float
+    sent: list[float] = field(default_factory=list)
 
     @property
     def tokens_per_second(self) -> float:
@@ -63,10 +65,10 @@ def words(chance: random.Random, count: int) -> list[int]:
     return [chance.randrange(*WORDS) for _ in range(count)]
 
 
-def dumped(requests: Sequence[Request], rows: int) -> str:
-    return json.dumps({"rows": rows, "requests": [[one.prompt, one.tokens] for one in requests]})
+def dumped(requests: Sequence[Request], clients: int | None) -> str:
+    return json.dumps({"clients": clients, "requests": [[one.prompt, one.tokens, one.at] for one in requests]})
 
 
-def loaded(line: str) -> tuple[list[Request], int]:
+def loaded(line: str) -> tuple[list[Request], int | None]:
     told = json.loads(line)
-    return [Request(prompt, tokens) for prompt, tokens in told["requests"]], told["rows"]
+    return [Request(*one) for one in told["requests"]], told["clients"]

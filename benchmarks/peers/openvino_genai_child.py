@@ -1,14 +1,54 @@
-"""OpenVINO GenAI's continuous batching, stepped in its own process: openvino_genai_child.py FOLDER ROWS THREADS OPTIONS"""
+"""OpenVINO GenAI's continuous batching, in process or behind a thin server: openvino_genai_child.py FOLDER ROWS THREADS OPTIONS [PORT]"""
 
+import asyncio
 import json
 import sys
-import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
 import openvino_genai as genai
-from loads import Request, Told
+from loads import Request
 from serving import serve
+from stepping import drive
+from thin_server import ThinServer, words_of
+
+
+class BatchingSteps:
+    """The pipeline, stepped; of every request no more and no fewer tokens than asked for, greedily."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+        self._config = genai.GenerationConfig()
+        self._config.do_sample, self._config.ignore_eos = False, True
+        self._open: dict[int, list[Any]] = {}  # its handle, and how many tokens are to come
+        self._begun = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._open)
+
+    def add(self, number: int, request: Request) -> None:
+        self._begun += 1
+        self._config.max_new_tokens = self._config.min_new_tokens = request.tokens
+        prompt = openvino.Tensor(np.array([request.prompt], np.int64))
+        self._open[number] = [self._pipeline.add_request(self._begun, prompt, self._config), request.tokens]
+
+    def step(self) -> list[tuple[int, list[int]]]:
+        self._pipeline.step()
+        told = []
+        for number, one in list(self._open.items()):
+            tokens: list[int] = []
+            while one[0].can_read():
+                for output in one[0].read().values():
+                    tokens.extend(output.generated_ids)
+            if tokens:
+                told.append((number, tokens))
+                one[1] -= len(tokens)
+                if one[1] <= 0:
+                    del self._open[number]
+        return told
 
 
 def main() -> None:
@@ -21,31 +61,12 @@ def main() -> None:
         setattr(scheduler, name, value)
     properties = {"INFERENCE_NUM_THREADS": threads, **options.get("properties", {})}
     pipeline = genai.ContinuousBatchingPipeline(folder, scheduler, "CPU", properties, {}, {})
-    config = genai.GenerationConfig()
-    config.do_sample, config.ignore_eos = False, True
-    number = 0
-
-    def run(requests: list[Request], rows: int) -> Told:
-        nonlocal number
-        began, times, handles = time.perf_counter(), [[] for _ in requests], {}
-        for index, request in enumerate(requests):
-            config.max_new_tokens = config.min_new_tokens = request.tokens
-            number += 1
-            handles[index] = pipeline.add_request(number, openvino.Tensor(np.array([request.prompt], np.int64)), config)
-        while pipeline.has_non_finished_requests():
-            pipeline.step()
-            now = time.perf_counter() - began
-            for index, handle in list(handles.items()):
-                while handle.can_read():
-                    for output in handle.read().values():
-                        times[index].extend([now] * len(output.generated_ids))
-                if len(times[index]) >= requests[index].tokens:
-                    del handles[index]
-        return Told(times, time.perf_counter() - began)
-
-    serve(
-        {"name": "OpenVINO GenAI", "version": genai.get_version(), "properties": properties, "scheduler": options.get("scheduler", {})}, run
-    )
+    steps = BatchingSteps(pipeline)
+    facts = {"name": "OpenVINO GenAI", "version": genai.get_version(), "properties": properties, "scheduler": options.get("scheduler", {})}
+    if len(sys.argv) > 5:
+        asyncio.run(ThinServer(steps, words_of(Path(folder))).run(int(sys.argv[5])))
+    else:
+        serve(facts, lambda requests, clients: drive(steps, requests, clients))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def main() -> None:
     try:
         serve(
             {"name": f"pilothouse {loop.name}", **loop.describe()},
-            lambda requests, rows: asyncio.run(run(loop, requests, Sampling(temperature=0.0))),
+            lambda requests, clients: asyncio.run(run(loop, requests, Sampling(temperature=0.0))),
         )
     finally:
         loop.stop()

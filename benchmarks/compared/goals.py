@@ -1,0 +1,107 @@
+"""The goals, each a ratio that is read from what is kept. Where one is missed, why is written in reasons.json beside the figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from client.summary import Numbers
+from results import Range, spread
+
+from compared import ratios
+from compared.ratios import Value
+
+Found = Mapping[str, Sequence[Value]]  # by scenario
+Parts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`read` gives the figure, or nothing where it was not measured. `needs`: "int8" where it is only promised with int8 dot products."""
+
+    id: str
+    text: str
+    goal: float
+    read: Callable[[Found, Parts], Range | None]
+    at_least: bool = True
+    needs: str = ""
+
+    def met(self, told: Range) -> bool:
+        return told.median >= self.goal if self.at_least else told.median <= self.goal
+
+
+def _beside(scenario: str, point: str, metric: str, arm: str) -> Callable[[Found, Parts], Range | None]:
+    def read(found: Found, parts: Parts) -> Range | None:
+        mine = found.get(scenario, ())
+        return ratios.ratio(ratios.of(mine, point, "pilothouse", metric), ratios.of(mine, point, arm, metric))
+
+    return read
+
+
+def _within(scenario: str, point: str, over: str, under: str, other: str = "") -> Callable[[Found, Parts], Range | None]:
+    """Two metrics of ours; `other`: the point of the one below, where it is another."""
+
+    def read(found: Found, parts: Parts) -> Range | None:
+        mine = found.get(scenario, ())
+        return ratios.ratio(ratios.of(mine, point, "pilothouse", over), ratios.of(mine, other or point, "pilothouse", under))
+
+    return read
+
+
+def _single(values: Sequence[float]) -> Range | None:
+    return spread(list(values)) if values else None
+
+
+def _layer(metric: str, worst: Callable[[Sequence[float]], float]) -> Callable[[Found, Parts], Range | None]:
+    """OpenAI's SSE over the bare loop, at the number of clients where it is worst."""
+
+    def read(found: Found, parts: Parts) -> Range | None:
+        rows = [row[metric] for row in parts.get("S7", {}).get("rows", ()) if row["arm"] == "+ OpenAI SSE"]
+        if not rows:
+            return None
+        row: Numbers = next(row for row in rows if row["median"] == worst([one["median"] for one in rows]))
+        return Range(row["median"], row["least"], row["most"], 2)
+
+    return read
+
+
+def _start(over: str, under: str | None, minus: bool = False) -> Callable[[Found, Parts], Range | None]:
+    def read(found: Found, parts: Parts) -> Range | None:
+        told = parts.get("S8", {}).get("starts", {})
+        mine = [row["ready"] for row in told.get(over, ()) if row.get("hot") and "ready" in row]
+        others = [row["ready"] for row in told.get(under, ()) if row.get("hot") and "ready" in row]
+        return _single([one / other for one, other in zip(mine, others, strict=False)])
+
+    return read
+
+
+def _first_token(found: Found, parts: Parts) -> Range | None:
+    rows = [row for row in parts.get("S8", {}).get("starts", {}).get("pilothouse", ()) if row.get("hot") and "first" in row]
+    return _single([row["first"] / row["again"] for row in rows])
+
+
+def _chats(found: Found, parts: Parts) -> Range | None:
+    told = parts.get("S9")
+    return _single([told["paged, fp16"]["chats"] / told["og.Engine, fp32"]["chats"]]) if told else None
+
+
+FULL = "16 clients"
+RATE = "tokens_per_second"
+GOALS = (
+    Goal("G1", "tokens/s at 16 clients over og.Engine", 2.5, _beside("S2", FULL, RATE, "og.Engine"), needs="int8"),
+    Goal("G1", "tokens/s at 16 clients over the serial Generator", 2.5, _beside("S2", FULL, RATE, "og.Generator"), needs="int8"),
+    Goal("G2", "TTFT p50 at 16 clients over og.Engine's", 0.2, _beside("S2", FULL, "ttft_p50", "og.Engine"), at_least=False),
+    Goal("G2", "TTFT p50 at half the load over og.Engine's", 1 / 3, _beside("S3", "50%", "ttft_p50", "og.Engine"), at_least=False),
+    Goal("G3", "tokens/s of OpenAI's SSE over the bare loop, at its worst number of clients", 0.98, _layer("of_bare", min)),
+    Goal("G3", "TTFT p50 of OpenAI's SSE over the bare loop, ms, at its worst", 2.0, _layer("ttft_over_bare_ms", max), at_least=False),
+    Goal("G4", "tokens/s at 16 clients over mlflow models serve as it comes", 3.0, _beside("S2", FULL, RATE, "mlflow stock")),
+    Goal("G4", "tokens/s at 16 clients over mlflow models serve with all threads", 2.0, _beside("S2", FULL, RATE, "mlflow")),
+    Goal("G4", "TTFT p50 at 16 clients over mlflow models serve's", 0.05, _beside("S2", FULL, "ttft_p50", "mlflow"), at_least=False),
+    Goal("G5", "TTFT of 512 shared and 32 new tokens over cold", 0.1, _within("S4", "512 + 32", "hit_ttft_p50", "cold_ttft_p50"), at_least=False),
+    Goal("G6", "ITL p95 beside a prompt of 2048 tokens over quiet", 1.5, _within("S5", "long prompt", "beside_itl_p95", "quiet_itl_p95"), at_least=False),
+    Goal("G7", "tokens/s of those who stay in a cancel storm over alone", 0.95, _within("S6", "storm", "survivors_per_second", "survivors_per_second", "alone")),
+    Goal("G8", "ready after exec over mlflow models serve", 0.4, _start("pilothouse", "mlflow"), at_least=False),
+    Goal("G8", "first answer after ready over a warm one", 1.1, _first_token, at_least=False),
+    Goal("G9", "chats of 512 tokens over og.Engine's in its memory", 8.0, _chats),
+    Goal("G10", "tokens/s at 16 clients over llama.cpp's server", 1.5, _beside("S2", FULL, RATE, "llama.cpp"), needs="int8"),
+    Goal("G10", "tokens/s at 16 clients over OpenVINO GenAI", 1.0, _beside("S2", FULL, RATE, "openvino"), needs="int8"),
+)  # fmt: skip

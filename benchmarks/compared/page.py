@@ -1,0 +1,153 @@
+"""docs/benchmarks.md and its plots, made from what is kept: no figure is on the page that is not in a file beside it."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import machine
+from results import spread
+
+from compared import kept, ratios
+from compared.goals import GOALS, Found
+from compared.kept import Measured
+from compared.part_tables import TABLES
+from compared.parts import PARTS
+from compared.plots import Plot, write
+from compared.ratios import Value
+from compared.scenarios import SCENARIOS, Scenario
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "benchmarks.md"
+PICTURES = DOCS / "pictures" / "benchmarks"
+HEAD = Path(__file__).with_name("head.md")
+MILLISECONDS = ("ttft", "tpot", "itl", "e2e")
+NAMES = {
+    "tokens_per_second": "tokens/s", "requests_per_second": "requests/s", "goodput_1000_50": "goodput 1 s/50 ms",
+    "goodput_2000_100": "goodput 2 s/100 ms", "hit_cached": "of a hit cached", "itl_p95_ratio": "beside over quiet",
+    "survivors_per_second": "tokens/s of those who stay",
+}  # fmt: skip
+PLOTS = {
+    "S2": ("clients", (("tokens_per_second", "tokens/s"), ("ttft_p50", "TTFT p50, s"), ("tpot_p50", "TPOT p50, s"))),
+    "S3": ("requests offered, of Pilothouse's best rate", (("goodput_2000_100", "requests/s within 2 s and 100 ms"),)),
+}
+
+
+def _name(metric: str) -> str:
+    if metric in NAMES:
+        return NAMES[metric]
+    words = metric.replace("_", " ")
+    for short in MILLISECONDS:
+        words = words.replace(short, short.upper())
+    return f"{words}, ms"
+
+
+def _cell(metric: str, values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    timed = any(word in metric for word in MILLISECONDS) and "ratio" not in metric
+    return str(spread([value * 1000 for value in values] if timed else list(values)))
+
+
+def table(scenario: Scenario, runs: Sequence[Measured]) -> list[str]:
+    """Medians over blocks with their ranges; failed points say so."""
+    found = ratios.values(scenario, runs)
+    lines = [
+        f"| | | {' | '.join(_name(metric) for metric in scenario.shown)} | of Pilothouse's |",
+        f"|---|---|{'---|' * len(scenario.shown)}---|",
+    ]
+    for point in dict.fromkeys(run.point for run in runs):
+        for arm in dict.fromkeys(run.arm for run in runs if run.point == point):
+            per = [list(ratios.of(found, point, arm, metric).values()) for metric in scenario.shown]
+            if not any(per):
+                why = next(run.failed for run in runs if (run.point, run.arm) == (point, arm))
+                lines.append(f"| {point} | {arm} | failed: {why[:100].replace('|', '/').splitlines()[0]} {'| ' * len(scenario.shown)}|")
+                continue
+            share = ratios.ratio(ratios.of(found, point, arm, _first(scenario)), ratios.of(found, point, "pilothouse", _first(scenario)))
+            cells = [_cell(metric, values) for metric, values in zip(scenario.shown, per, strict=True)]
+            lines.append(f"| {point} | {arm} | {' | '.join(cells)} | {'' if arm == 'pilothouse' or share is None else share} |")
+    return lines
+
+
+def _first(scenario: Scenario) -> str:
+    """The metric that the last column compares."""
+    return "goodput_2000_100" if scenario.id == "S3" else scenario.shown[0]
+
+
+def quality(runs: Sequence[Measured]) -> str:
+    """What stands beside a table: how many blocks, what neighbours had, what the client used, what was late."""
+    others = spread([run.others for run in runs])
+    client = max(run.client_cpu for run in runs)
+    late = sum(one.sent - one.due > 0.005 for run in runs for one in run.answers)
+    count, blocks = sum(len(run.answers) for run in runs), len({run.block for run in runs})
+    return (
+        f"{blocks} block{'s' if blocks > 1 else ''}, {count} requests; others had {others.median:.0%} of the machine (at most {others.most:.0%}), "
+        f"the client at most {client:.1%} of a core; {late} requests were sent late."
+    )
+
+
+def goals(found: Found, parts: Mapping[str, Any], features: Sequence[str], reasons: Mapping[str, str]) -> list[str]:
+    lines = ["| | goal | wanted | here | met | why not |", "|---|---|---|---|---|---|"]
+    int8 = bool({"vnni", "amx"} & set(features))
+    for goal in GOALS:
+        told = goal.read(found, parts)
+        wanted = f"{'at least' if goal.at_least else 'at most'} {goal.goal:.3g}"
+        if told is None:
+            lines.append(f"| {goal.id} | {goal.text} | {wanted} | not measured | | |")
+            continue
+        word = "not promised here" if goal.needs and not int8 else "yes" if goal.met(told) else "NO"
+        lines.append(f"| {goal.id} | {goal.text} | {wanted} | {told} | {word} | {'' if goal.met(told) else reasons.get(goal.text, '')} |")
+    return lines
+
+
+def arms(facts: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, told in facts.get("arms", {}).items():
+        bits = f", {told['bits_per_weight']} bits a weight" if "bits_per_weight" in told else ""
+        lines += [f"- **{name}**: {told['name']} ({told['version']}{bits}). Tuning: {told['tuning']}."]
+        if told["command"] != "in process":
+            lines += ["  ```text", f"  {told['command']}", "  ```"]
+    lines += [f"- **{name}**: not had: {why}" for name, why in facts.get("missing", {}).items()]
+    return lines
+
+
+def plot(scenario: Scenario, found: Sequence[Value], write_plot: Callable[[Path, Plot], None] = write) -> list[str]:
+    """The scenario's pictures, and where the page shows them."""
+    told, ticks = [], list(dict.fromkeys(one.point for one in found))
+    axis, metrics = PLOTS.get(scenario.id, ("", ()))
+    for metric, text in metrics:
+        lines = {}
+        for arm in dict.fromkeys(one.arm for one in found):
+            at = [(tick, ratios.of(found, tick, arm, metric)) for tick in ticks]
+            points = [(tick, spread(list(values.values())).median) for tick, values in at if values]
+            if len(points) > 1:
+                lines[arm] = points
+        file = PICTURES / f"{scenario.id}-{metric}.svg"
+        write_plot(file, Plot(f"{scenario.id}: {text}", axis, text, ticks, lines))
+        told += [f"![{scenario.title}: {text}]({file.relative_to(DOCS)})", ""]
+    return told
+
+
+def make(folder: Path = kept.FOLDER, page: Path = PAGE, write_plot: Callable[[Path, Plot], None] = write) -> None:
+    """Write it."""
+    facts = kept.facts(folder)
+    runs = {name: kept.load(folder, name) for name in SCENARIOS}
+    found = {name: ratios.values(SCENARIOS[name], those) for name, those in runs.items()}
+    parts = facts.get("parts", {})
+    reasons = json.loads((folder / "reasons.json").read_text()) if (folder / "reasons.json").is_file() else {}
+    told = [HEAD.read_text().rstrip(), ""]
+    told += [
+        f"{machine.line(facts['machine'])}. Command: `{facts['command']}`; {facts['mode']} mode, {facts['threads']} threads, 16 rows.",
+        "",
+    ]
+    told += ["## Goals", "", *goals(found, parts, facts["machine"]["features"], reasons), ""]
+    told += ["## Who is measured", "", *arms(facts), ""]
+    for name, scenario in SCENARIOS.items():
+        told += [f"## {name}. {scenario.title}", "", f"{scenario.about[0].upper()}{scenario.about[1:]}.", ""]
+        if runs[name]:
+            told += [*plot(scenario, found[name], write_plot), *table(scenario, runs[name]), "", quality(runs[name]), ""]
+        else:
+            told += ["Not measured yet.", ""]
+    for name, (title, _) in PARTS.items():
+        told += [f"## {name}. {title}", "", *(TABLES[name](parts[name]) if name in parts else ["Not measured yet."]), ""]
+    page.write_text("\n".join(told).rstrip() + "\n")

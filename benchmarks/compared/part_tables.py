@@ -1,0 +1,73 @@
+"""The tables of the scenarios that are no load."""
+
+from collections.abc import Callable
+from typing import Any
+
+from results import spread
+
+Told = dict[str, Any]
+
+
+def _range(told: Told, form: str = "{:.3g}") -> str:
+    return f"{form} ({form} to {form})".format(told["median"], told["least"], told["most"])
+
+
+def layers(told: Told) -> list[str]:
+    lines = [
+        "`scripts/bench-layers`: our own bare loop in process, and what each layer adds. CPU is the server's, the bare loop's subtracted.", "",
+        "| clients | arm | tokens/s | of bare | TTFT over bare, ms | CPU over bare, us a token |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in told["rows"]:
+        bare = row["arm"] == "bare loop"
+        cells = ["", "", ""] if bare else [_range(row[name]) for name in ("of_bare", "ttft_over_bare_ms", "cpu_us_over_bare")]
+        lines.append(f"| {row['clients']} | {row['arm']} | {row['tokens_per_second']['median']:.1f} | {' | '.join(cells)} |")
+    return lines
+
+
+def starts(told: Told) -> list[str]:
+    lines = [
+        "From exec until the model answers that it is ready, then the first answer of one token, and the next one; seconds. Hot: the model's files",
+        "are in the page cache; cold: they were dropped from it.", "",
+        "| | page cache | ready | first answer | next one | others' CPU |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, rows in told["starts"].items():
+        for hot in (True, False):
+            mine = [row for row in rows if row.get("hot") is hot and not row["failed"]]
+            if mine:
+                cells = [str(spread([row[metric] for row in mine])) for metric in ("ready", "first", "again")]
+                others = max(row["others"] for row in mine)
+                lines.append(f"| {name} | {'hot' if hot else 'cold'} | {' | '.join(cells)} | {others:.0%} |")
+        lines += [f"| {name} | | failed: {row['failed'][:80]} | | | |" for row in rows if row["failed"]]
+    return lines
+
+
+def chats(told: Told) -> list[str]:
+    ways = {name: row["chats"] for name, row in told.items() if isinstance(row, dict) and "chats" in row}
+    least = ways["og.Engine, fp32"]
+    return [
+        f"Chats of 512 tokens, none sharing anything, in the {told['memory_mib']:.0f} MiB that og.Engine sets aside by default "
+        "(`scripts/bench-engines chats`). A chat beyond them waits, and beyond the queue it is refused with 429: `scripts/overload`.", "",
+        "| | chats | of og.Engine's |", "|---|---|---|", *(f"| {name} | {count} | {count / least:g} |" for name, count in ways.items()),
+    ]  # fmt: skip
+
+
+def soak(told: Told) -> list[str]:
+    return [
+        f"`scripts/soak`: {told['minutes']:g} minutes of mixed traffic by {told['clients']} clients on the pocket model.", "",
+        "| broken | resident, MiB | slope, MiB/min | files | threads |", "|---|---|---|---|---|",
+        f"| {told['broken']} | {told['rss_mib']['first']} to {told['rss_mib']['last']} | {told['rss_slope_mib_per_minute']} | "
+        f"{' to '.join(str(count) for count in told['files'].values())} | {' to '.join(str(count) for count in told['threads'].values())} |",
+    ]  # fmt: skip
+
+
+def autoscale(told: Told) -> list[str]:
+    asked = "never" if told["asked_after"] is None else f"{told['asked_after']:.1f} s after the step, at a scrape every 5 s"
+    lines = [
+        "8 clients, and 24 more from the step on: the server's own gauge of waiting requests, which the chart's HorizontalPodAutoscaler and KEDA",
+        f"objects read (one more replica above 2), and its CPU. The autoscaler would ask for another replica: {asked}. CPU use says nothing: it is",
+        "near its top before the step as well.", "", "| s from the step | waiting | CPU of the machine |", "|---|---|---|",
+    ]  # fmt: skip
+    return [*lines, *(f"| {row['at'] - told['stepped']:+.1f} | {row['waiting']:g} | {row['cpu']:.0%} |" for row in told["scrapes"])]
+
+
+TABLES: dict[str, Callable[[Told], list[str]]] = {"S7": layers, "S8": starts, "S9": chats, "S10": soak, "S11": autoscale}

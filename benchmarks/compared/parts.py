@@ -1,0 +1,157 @@
+"""The scenarios that are no load on every peer: layers, starts, memory, soak and the autoscaler's signal. Each gives plain values for the page."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import machine
+import makers
+import results
+from client.dialects import DIALECTS
+from client.driving import Client, Run, Target, drive
+from client.workloads import unlike
+from peers import served
+
+from pilothouse.engines import cpu
+
+HERE = Path(__file__).parents[1]
+STARTED = ("pilothouse", "llama.cpp", "openvino", "mlflow", "mlserver")
+WAITING = 2  # the chart's autoscaling.waitingRequests
+SCRAPE = 5.0  # seconds
+Told = dict[str, Any]
+
+
+def _child(script: str, *arguments: str) -> Told:
+    """What a benchmark of its own writes with --json."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.json"
+        command = [sys.executable, "-W", "ignore", str(HERE / script), *arguments, "--json", str(out)]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+        if not out.is_file():
+            raise SystemExit(f"{script} failed:\n{done.stderr[-2000:]}")
+        return dict(json.loads(out.read_text()))
+
+
+def layers(full: bool) -> Told:
+    """S7."""
+    much = ["--blocks", "5", "--requests", "2"] if full else ["--blocks", "2", "--requests", "1"]
+    told = _child("layers.py", "--model", str(makers.model("onnx")), "--clients", "1", "8", "32", "--tokens", "48", *much)
+    return {"rows": told["rows"]}
+
+
+def _forget(folder: Path) -> None:
+    """Drop the folder's files from the page cache."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def starts(full: bool) -> Told:
+    """S8: each server from exec until it is ready, until its first answer, and the same answer warm; files in the page cache, and not."""
+    told: Told = {}
+    for hot in (True, False):
+        for _ in range(3 if full else 1):
+            for name in STARTED:
+                one = served.server(name, rows=16, threads=cpu.threads())
+                if not hot:
+                    _forget(makers.model(one.recipe.weights))
+                with machine.Watch() as watch:
+                    try:
+                        one.start()
+                        first, again = (drive(one.target, unlike(seed, 1, 16, 1), 1) for seed in (1, 2))
+                    except SystemExit as error:
+                        told.setdefault(name, []).append({"failed": str(error)})
+                        continue
+                    finally:
+                        one.stop()
+                row = {"hot": hot, "ready": one.ready_seconds, "first": first.answers[0].e2e, "again": again.answers[0].e2e}
+                row |= {"others": watch.others, "failed": first.answers[0].failure}
+                told.setdefault(name, []).append(row)
+    return {"starts": told}
+
+
+def chats(full: bool) -> Told:
+    """S9: as bench-engines keeps it."""
+    kept = results.load(HERE / "results" / "engines.json").get("chats")
+    if kept is None:
+        import chats as measured
+
+        kept = {"machine": machine.facts(), **measured.measure()}
+    return dict(kept)
+
+
+def soak(full: bool) -> Told:
+    """S10."""
+    return _child("soak.py", "--minutes", "30" if full else "1.5")
+
+
+def _gauge(url: str, name: str) -> float:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        found = re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", answer.read().decode(), re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def _used(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def autoscale(full: bool) -> Told:
+    """S11: 8 clients, then 32: what the autoscaler's metric and what CPU use say, scraped every 5 s."""
+    one = served.server("pilothouse", rows=16, threads=cpu.threads())
+    one.start()
+    metrics, scrapes = f"http://127.0.0.1:{one.metrics_port}/metrics", list[Told]()
+    try:
+        target = Target(one.target.url, DIALECTS["completions"], "slice")
+        drive(target, unlike(-1, 16, 24, 4), 16)
+        seconds = 30.0 if full else 20.0
+
+        async def load() -> float:
+            began, before = time.perf_counter(), _used(one.pid)
+
+            async def scrape() -> None:
+                nonlocal before
+                while True:
+                    await asyncio.sleep(SCRAPE)
+                    after = _used(one.pid)
+                    waiting = await asyncio.to_thread(_gauge, metrics, "pilothouse_requests_waiting")
+                    share = (after - before) / SCRAPE / (os.cpu_count() or 1)
+                    scrapes.append({"at": time.perf_counter() - began, "waiting": waiting, "cpu": share})
+                    before = after
+
+            scraping = asyncio.create_task(scrape())
+            # A run that is cancelled keeps what was answered: the step is a second one beside the first.
+            clients = [asyncio.create_task(Client(target, lambda answer: None).run(unlike(1, 500, 64, None), 8, Run()))]
+            await asyncio.sleep(seconds)
+            stepped = time.perf_counter() - began
+            clients.append(asyncio.create_task(Client(target, lambda answer: None).run(unlike(2, 500, 64, None), 24, Run())))
+            await asyncio.sleep(seconds)
+            for task in (*clients, scraping):
+                task.cancel()
+            await asyncio.gather(*clients, scraping, return_exceptions=True)
+            return stepped
+
+        stepped = asyncio.run(load())
+    finally:
+        one.stop()
+    asked = next((row["at"] - stepped for row in scrapes if row["at"] > stepped and row["waiting"] > WAITING), None)
+    return {"scrapes": scrapes, "stepped": stepped, "asked_after": asked}
+
+
+PARTS: dict[str, tuple[str, Callable[[bool], Told]]] = {
+    "S7": ("What each layer costs over the bare loop", layers),
+    "S8": ("Cold start", starts),
+    "S9": ("Chats in a fixed memory", chats),
+    "S10": ("Soak", soak),
+    "S11": ("The autoscaler's signal", autoscale),
+}
