@@ -53,7 +53,7 @@ def table(scenario: Scenario, runs: Sequence[Measured]) -> list[str]:
     """Medians over blocks with their ranges; failed points say so."""
     found = ratios.values(scenario, runs)
     lines = [
-        f"| | | {' | '.join(_name(metric) for metric in scenario.shown)} | of Pilothouse's |",
+        f"| | | {' | '.join(_name(metric) for metric in scenario.shown)} | {_name(_first(scenario))}, of Pilothouse's |",
         f"|---|---|{'---|' * len(scenario.shown)}---|",
     ]
     for point in dict.fromkeys(run.point for run in runs):

@@ -156,7 +156,7 @@ SCENARIOS = {
             ("requests_per_second", "goodput_1000_50", "goodput_2000_100", "ttft_p50", "ttft_p95", "tpot_p50", "tpot_p95"),
         ),
         Scenario(
-            "S4", "Shared prefixes", "prompts of 544 tokens, one at a time, 8 out: none seen before, and 512 of them seen before",
+            "S4", "Shared prefixes", "prompts of 544 tokens, one at a time, 8 out: none seen before, and 512 of them seen before; OpenVINO's pipeline does not say what it reused",
             [Point("512 + 32", _prefixes(3, 2), STREAMING, 1, read=_by_group)],
             [Point("512 + 32", _prefixes(4, 8), STREAMING, 1, read=_by_group)], ("cold_ttft_p50", "hit_ttft_p50", "hit_cached"),
         ),
