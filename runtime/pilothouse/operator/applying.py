@@ -32,6 +32,8 @@ class Applier:
             return
         if kept is None:
             self._demand_free(kind, name)
+        elif objects.handed_over(body, kept):
+            self._hand_over(body)
         made = self._cluster.apply(body)
         self._store.put(kind, made)
         self._applied[kind, name] = (digest, _mark(made))
@@ -57,6 +59,12 @@ class Applier:
         self._cluster.delete(kind, self._model.key.namespace, name)
         self._store.drop(kind, body)
         self._applied.pop((kind, name), None)
+
+    def _hand_over(self, body: Object) -> None:
+        """Leave how many pods there are to an autoscaler, as many as there are now."""
+        live = self._cluster.get(body["kind"], self._model.key.namespace, body["metadata"]["name"])
+        if live and (handed := objects.handed_over(body, live)):
+            self._cluster.apply(handed, objects.HANDOVER)
 
     def _demand_free(self, kind: str, name: str) -> None:
         """Nothing of somebody else's is taken over."""

@@ -91,10 +91,10 @@ class Cluster:
         items: list[Object] = found["items"]
         return items
 
-    def apply(self, body: Object) -> Object:
-        """Server-side apply: our fields become as they are in `body`, whoever changed them; everyone else's stay."""
+    def apply(self, body: Object, manager: str = MANAGER) -> Object:
+        """Server-side apply: the manager's fields become as they are in `body`, whoever changed them; everyone else's stay."""
         metadata = body["metadata"]
-        query = [("fieldManager", MANAGER), ("force", "true")]
+        query = [("fieldManager", manager), ("force", "true")]
         kind = "application/apply-patch+yaml"
         return self._object("PATCH", body["kind"], metadata["namespace"], metadata["name"], query=query, body=body, content=kind)
 

@@ -11,6 +11,8 @@ from pilothouse.operator.spec import GROUP, KIND, OWNER, REVISION, VERSION, Mode
 from pilothouse.operator.values import Revision, digest_of
 
 MANAGER = "pilothouse-operator"
+HANDOVER = f"{MANAGER}-handover"
+"""The field manager that keeps a Deployment's replicas as they are while they go over from us to an autoscaler."""
 CHECK_SECONDS = 900
 USUAL = "What is the capital of Spain?"  # what two versions are compared by where the policy names no question
 Which = Literal["candidate", "main", "baseline"]
@@ -40,6 +42,20 @@ def workload(model: Model, rendered: Rendered, revision: Revision) -> list[Objec
                 body["spec"]["progressDeadlineSeconds"] = model.policy.progress_seconds
         found.append(body)
     return found
+
+
+def handed_over(body: Mapping[str, Any], live: Mapping[str, Any]) -> Object | None:
+    """What `HANDOVER` applies before `body`, which no longer says how many pods, takes the place of `live`, which did; None where nothing is to do.
+
+    A field that its only manager no longer applies falls back to its default: without this, an autoscaler would begin with one pod.
+    """
+    if body["kind"] != "Deployment" or "replicas" in body["spec"] or "replicas" not in live["spec"]:
+        return None
+    ours = [entry for entry in live["metadata"].get("managedFields", ()) if entry.get("manager") == MANAGER]
+    if not any("f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {}) for entry in ours):
+        return None
+    metadata = {name: body["metadata"][name] for name in ("name", "namespace")}
+    return {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": {"replicas": live["spec"]["replicas"]}}
 
 
 def pods_of(revision: Revision) -> str:
