@@ -9,12 +9,13 @@ from pathlib import Path
 
 from pilothouse.operator.chart import Chart
 from pilothouse.operator.cluster import connect
-from pilothouse.operator.controller import Controller, Tools
+from pilothouse.operator.controller import Controller
 from pilothouse.operator.handlers import Operator, Options
 from pilothouse.operator.metrics import Metrics
 from pilothouse.operator.registry import MlflowRegistry
 from pilothouse.operator.spec import KIND
 from pilothouse.operator.store import Store
+from pilothouse.operator.turn import Tools
 
 PREFIX = "PILOTHOUSE_OPERATOR_"
 

@@ -58,6 +58,8 @@ def chart_values(model: Model, pinned: Pinned | None) -> Object:
         described["mlflow"] |= {
             ours: registry[theirs] for ours, theirs in (("existingSecret", "secretName"), ("sizeLimit", "sizeLimit")) if theirs in registry
         }
+        # The init container of every later pod of this revision is held to it, whatever the registry's tag has become.
+        described["mlflow"] |= {"digest": pinned.digest} if pinned.digest else {}
         # A version that was tagged anew with another digest is another revision.
         annotations = {f"{GROUP}/version": pinned.version, f"{GROUP}/digest": pinned.digest or "none"}
     elif "pvc" in source:
@@ -96,6 +98,12 @@ def candidate_values(key: Key, values: Mapping[str, Any]) -> Object:
     # The chart adds its own test pod to whoever is named here; nobody has this label.
     policy = {**values.get("networkPolicy", {}), "from": [{"podSelector": {"matchLabels": tested}}]}
     return {**values, **shut, "networkPolicy": policy}
+
+
+def url(model: Model) -> str:
+    """Where the serving release answers within the cluster."""
+    secure = (model.spec.get("values") or {}).get("tls", {}).get("existingSecret")
+    return f"http{'s' if secure else ''}://{model.key.name}.{model.key.namespace}.svc:8080"
 
 
 def release(key: Key, *, candidate: bool) -> str:

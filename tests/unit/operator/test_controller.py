@@ -10,10 +10,11 @@ import pytest
 
 from pilothouse.operator.chart import ChartRefused, Rendered
 from pilothouse.operator.cluster import Refused, Unreachable
-from pilothouse.operator.controller import Controller, Tools
+from pilothouse.operator.controller import Controller
 from pilothouse.operator.registry import RegistryUnavailable
 from pilothouse.operator.spec import KIND, REVISION, Key, Object, Registered
 from pilothouse.operator.store import Store
+from pilothouse.operator.turn import Tools
 from pilothouse.operator.values import Pinned
 
 KEY = Key("models", "phi3")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pilothouse.operator.spec import Key, read
-from pilothouse.operator.values import Pinned, candidate_values, chart_values, main_values, revision, scale_values
+from pilothouse.operator.values import Pinned, candidate_values, chart_values, main_values, revision, scale_values, url
 
 KEY = Key("models", "phi3")
 PINNED = Pinned("models:/phi3/7", "7", "sha256:abc")
@@ -28,7 +28,13 @@ def test_alias_is_pinned_and_its_digest_marks_the_pods() -> None:
         "kind": "onnx",
         "name": "phi3",
         "source": "mlflow",
-        "mlflow": {"uri": "models:/phi3/7", "trackingUri": "http://mlflow:5000", "existingSecret": "token", "sizeLimit": "1Gi"},
+        "mlflow": {
+            "uri": "models:/phi3/7",
+            "digest": "sha256:abc",
+            "trackingUri": "http://mlflow:5000",
+            "existingSecret": "token",
+            "sizeLimit": "1Gi",
+        },
     }
     assert made["podAnnotations"] == {"pilothouse.org/version": "7", "pilothouse.org/digest": "sha256:abc"}
 
@@ -99,3 +105,9 @@ def test_policy_is_read_with_its_defaults() -> None:
     assert asked.analysis.compares
     assert model(source={"registry": REGISTRY}).registered.uri == "models:/phi3@champion"
     assert model(source={"registry": {**REGISTRY, "uri": "models:/phi3/12"}}).registered.version == "12"
+
+
+def test_address_speaks_tls_where_the_pods_do() -> None:
+    """What the status shows can be pasted."""
+    assert url(model()) == "http://phi3.models.svc:8080"
+    assert url(model(values={"tls": {"existingSecret": "pair"}})) == "https://phi3.models.svc:8080"
