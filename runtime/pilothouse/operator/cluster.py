@@ -121,6 +121,15 @@ class Cluster:
         body = {"metadata": {"resourceVersion": resource_version}, "status": status}
         return self._object("PATCH", KIND, key.namespace, f"{key.name}/status", body=body, content="application/merge-patch+json")
 
+    def tell(self, key: Key, when: str) -> None:
+        """Write into the status that the registry changed; nothing where the resource is gone."""
+        path = f"{key.name}/status"
+        try:
+            self._object("PATCH", KIND, key.namespace, path, body={"status": {"told": when}}, content="application/merge-patch+json")
+        except Refused as refusal:
+            if refusal.status != 404:
+                raise
+
     def logs(self, namespace: str, pod: str) -> str:
         return self._ask("GET", f"{_path('Pod', namespace)}/{pod}/log")
 

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from pilothouse.operator.spec import KIND, Key, Object, read
 from pilothouse.operator.turn import Memory, Tools, Turn
@@ -17,15 +18,15 @@ class Controller:
         self._tools, self._clock = tools, clock
         self._memories: dict[str, Memory] = {}
 
-    def poke(self, name: str) -> list[Key]:
-        """The registry says that the model of that name changed: whoever serves it asks again at once."""
-        found = []
+    def tell(self, name: str) -> None:
+        """The registry says that the model of that name changed: whoever serves it is to ask again at once.
+
+        Said in the status, since another operator may be the one that works. Raises `Unreachable`.
+        """
         for body in self._tools.store.models():
             model = read(body)
             if model.registered and model.registered.name == name:
-                self._memories.setdefault(model.uid, Memory()).following.next_poll = 0.0
-                found.append(model.key)
-        return found
+                self._tools.cluster.tell(model.key, datetime.fromtimestamp(self._clock(), UTC).isoformat())
 
     def reconcile(self, key: Key) -> float | None:
         """Bring the LanguageModel one step on. Answers after how many seconds it wants to be asked again; None: not by itself.

@@ -22,6 +22,7 @@ class Following:
     failure: Failure | None = None
     next_poll: float = 0.0
     _asked: tuple[str, str] | None = None
+    _told: str | None = None
 
     def look(self, registry: Registry, model: Registered, written: Mapping[str, Any], now: float) -> Pinned | None:
         """The version that the address means, asked for when it is time; `written` is the status, which knows what was said before."""
@@ -29,6 +30,8 @@ class Following:
         if self._asked != asked:
             self._asked, self.next_poll = asked, 0.0
             self.resolved = status.resolved_of(written, model.uri)
+        if self._told != (told := written.get("told")):  # by a webhook, to whichever operator
+            self._told, self.next_poll = told, 0.0
         if now >= self.next_poll:
             try:
                 self.resolved, self.failure = registry.resolve(model), None

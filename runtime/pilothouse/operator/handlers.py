@@ -16,7 +16,7 @@ from typing import Any
 import kopf
 
 from pilothouse.operator import leader, web
-from pilothouse.operator.cluster import KINDS, Cluster, Unreachable
+from pilothouse.operator.cluster import KINDS, Cluster, Refused, Unreachable
 from pilothouse.operator.controller import Controller
 from pilothouse.operator.metrics import Metrics
 from pilothouse.operator.queue import Queue
@@ -83,9 +83,13 @@ class Operator:
         loop = asyncio.get_running_loop()
         threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="reconcile")
 
-        def changed(name: str) -> None:
-            for key in self.controller.poke(name):
-                self.queue.add(key)
+        async def changed(name: str) -> bool:
+            try:
+                await loop.run_in_executor(threads, self.controller.tell, name)
+            except (Refused, Unreachable) as failure:
+                log.warning("a webhook could not be passed on: %s", failure)
+                return False
+            return True
 
         file = self.options.webhook_secret
         secret = (lambda: file.read_text().strip()) if file else None
@@ -157,7 +161,7 @@ class Operator:
         self.metrics.asked.set(self._registry.calls)
         self.metrics.renders.set(self._renders())
         self.metrics.leading.set(self._leads.is_set())
-        self.metrics.overdue.set(self.queue.overdue)
+        self.metrics.overdue.set(self.queue.overdue if self._leads.is_set() else 0)  # who waits works on nothing
         return self.metrics.text(self.store.models())
 
 

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -29,9 +29,9 @@ def signed(secret: str, delivery: str, timestamp: str, body: bytes, signature: s
 
 
 def application(
-    *, alive: Callable[[], bool], metrics: Callable[[], bytes], changed: Callable[[str], None], secret: Callable[[], str] | None
+    *, alive: Callable[[], bool], metrics: Callable[[], bytes], changed: Callable[[str], Awaitable[bool]], secret: Callable[[], str] | None
 ) -> web.Application:
-    """`changed` is told a registered model's name; `secret` reads the webhooks' secret, None: there is no such door."""
+    """`changed` is told a registered model's name, and answers whether that was heard; `secret` reads the webhooks' secret, None: there is no such door."""
 
     async def health(_: web.Request) -> web.Response:
         return web.Response(text="ok\n") if alive() else web.Response(status=503, text="a watch or a worker has ended\n")
@@ -50,8 +50,9 @@ def application(
             name = json.loads(body)["data"]["name"]
         except (ValueError, KeyError, TypeError):
             return web.Response(status=400, text="no MLflow registry event: data.name is missing\n")
-        changed(str(name))
-        return web.Response(status=202)
+        if await changed(str(name)):
+            return web.Response(status=202)
+        return web.Response(status=503, text="the API server does not answer; deliver it again\n")  # which MLflow does
 
     made = web.Application(client_max_size=LARGEST)
     made.add_routes(

@@ -104,6 +104,12 @@ class Api:
         body["status"] = {k: v for k, v in {**body.get("status", {}), **copy.deepcopy(status)}.items() if v is not None}
         return self._stamp(body)
 
+    def tell(self, key: Key, when: str) -> None:
+        self._called()
+        body = copy.deepcopy(self.objects[KIND, key.name])
+        body["status"] = {**body.get("status", {}), "told": when}
+        self._stamp(body)
+
     def logs(self, namespace: str, pod: str) -> str:
         self._called()
         return FAILED if self.objects["Pod", pod]["spec"]["version"] in self.bad else PASSED
@@ -132,10 +138,11 @@ class Registry:
     """An alias in memory."""
 
     def __init__(self) -> None:
-        self.version, self.down = "1", False
+        self.version, self.down, self.calls = "1", False, 0
         self.tags: dict[str, str] = {}
 
     def resolve(self, model: Registered) -> Pinned:
+        self.calls += 1
         if self.down:
             raise RegistryUnavailable("it is down")
         return Pinned(f"models:/phi3/{self.version}", self.version, f"sha256:{self.version}")
@@ -354,3 +361,26 @@ def test_check_of_another_attempt_or_other_questions_is_another_pod() -> None:
     (second,) = [name for kind, name in world.api.objects if kind == "Pod"]
     assert second != first
     assert world.api.objects["Pod", second]["metadata"]["labels"][REVISION]
+
+
+def test_webhook_reaches_the_operator_that_works_by_the_status() -> None:
+    """Whichever operator heard it: the registry is asked once, before the next look was due."""
+    world = World()
+    world.settle()
+    body = world.api.objects[KIND, KEY.name]
+    body["spec"]["source"]["registry"]["pollSeconds"] = 86400
+    world.api._stamp(body)
+    world.watch()
+    world.settle()
+    asked = world.registry.calls
+    world.once()
+    assert world.registry.calls == asked
+
+    other = Controller(Tools(world.api, Chart(), world.registry, world.store), lambda: world.now)  # type: ignore[arg-type]
+    other.tell("another model")
+    other.tell("phi3")
+    world.watch()
+    for _ in range(3):
+        world.once()
+
+    assert world.registry.calls == asked + 1
