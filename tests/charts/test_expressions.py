@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pilothouse.metrics import Metrics
+from pilothouse.operator import metrics as operator
 from support.chart import COMBINATIONS, Chart, merge
 from support.environments import environment
 
@@ -33,7 +34,7 @@ def read(expressions: list[str]) -> list[dict[str, Any]]:
 def shipped(chart: Chart) -> dict[str, str]:
     """Every expression by where it stands: alerts, panels, and what KEDA scales by."""
     found = {}
-    for manifest in chart.render(WITH):
+    for manifest in [*chart.render(WITH), *chart.operator("metrics.rules.enabled=true")]:
         if manifest["kind"] == "PrometheusRule":
             for rule in manifest["spec"]["groups"][0]["rules"]:
                 found[f"alert {rule['alert']}"] = rule["expr"]
@@ -47,11 +48,11 @@ def shipped(chart: Chart) -> dict[str, str]:
 
 
 def exported() -> dict[str, dict[str, set[str]]]:
-    """The samples of a fresh server's /metrics by name: their labels, with the values that are there."""
+    """The samples of a fresh server's /metrics, and of a fresh operator's, by name: their labels, with the values that are there."""
     metrics = Metrics()
     metrics.watch("m", lambda: None, lambda: {"version": "1", "engine": "e", "device": "cpu"})
     found: dict[str, dict[str, set[str]]] = {}
-    for family in text_string_to_metric_families(metrics.render().decode()):
+    for family in text_string_to_metric_families((metrics.render() + operator.Metrics().text([])).decode()):
         for sample in family.samples:
             labels = found.setdefault(sample.name, {})
             for label, value in sample.labels.items():
@@ -76,7 +77,7 @@ def test_every_expression_is_promql_over_metrics_labels_and_values_that_exist(ch
             wrong[where] = f"{told['error']}: {text}"
 
     assert wrong == {}
-    assert len([where for where in expressions if where.startswith("alert")]) == 5
+    assert len([where for where in expressions if where.startswith("alert")]) == 9
     assert len([where for where in expressions if where.startswith("panel")]) >= 12
 
 

@@ -3,22 +3,27 @@
 import json
 import re
 import subprocess
+import warnings
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from pilothouse.operator.cluster import KINDS
-from support.chart import COMBINATIONS, ROOT, Chart
+from pilothouse.operator.metrics import Metrics
+from support.chart import COMBINATIONS, OPERATOR, ROOT, Chart
+from support.foreign import FOREIGN
 
-FOLDER = ROOT / "charts" / "pilothouse-operator"
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # its imports warn of their own age
+    import jsonschema
+    import kubernetes_validate
+
+VERSIONS = ("1.32", "1.34", "1.36")
+VALUES = sorted((ROOT / "manifests" / "values").glob("operator*.yaml"))
+
 Manifest = dict[str, Any]
-
-
-def render(chart: Chart, *settings: str) -> list[Manifest]:
-    line = [chart.helm, "template", "op", str(FOLDER), "--namespace", "system", *(f"--set={one}" for one in settings)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
 
 
 def one(manifests: list[Manifest], kind: str, name: str = "op-pilothouse-operator") -> Manifest:
@@ -39,7 +44,7 @@ def rights(rules: list[Manifest]) -> dict[str, set[str]]:
 def test_rights_are_those_of_what_the_chart_can_make(chart: Chart) -> None:
     """Every kind of any combination of values, and nothing that the operator does not touch."""
     made = {manifest["kind"] for values in COMBINATIONS.values() for manifest in chart.render(values)} - {"Pod"}
-    ruled = rights(one(render(chart), "ClusterRole")["rules"])
+    ruled = rights(one(chart.operator(), "ClusterRole")["rules"])
     full = {"get", "list", "watch", "create", "patch", "delete"}
 
     assert made <= set(KINDS)
@@ -57,9 +62,26 @@ def test_rights_are_those_of_what_the_chart_can_make(chart: Chart) -> None:
     }
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
+def test_manifests_are_valid(values: Path, version: str) -> None:
+    """What is rendered and committed, held to three versions of Kubernetes and to others' CRDs, strictly."""
+    for manifest in yaml.safe_load_all((ROOT / "manifests" / "rendered" / values.name).read_text()):
+        if manifest["kind"] in FOREIGN:
+            jsonschema.validate(manifest, FOREIGN[manifest["kind"]])
+        else:
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_crd_is_valid(chart: Chart, version: str) -> None:
+    """The resource's own definition too."""
+    kubernetes_validate.validate(one(chart.operator(), "CustomResourceDefinition", "languagemodels.pilothouse.org"), version, strict=True)
+
+
 def test_rights_are_only_in_the_named_namespaces(chart: Chart) -> None:
     """A Role in each, and no ClusterRole but those that people get."""
-    manifests = render(chart, "namespaces={a,b}")
+    manifests = chart.operator("namespaces={a,b}")
 
     assert {m["metadata"]["namespace"] for m in manifests if m["kind"] == "Role"} == {"a", "b", "system"}
     assert {m["metadata"]["name"] for m in manifests if m["kind"] == "ClusterRole"} == {
@@ -71,7 +93,7 @@ def test_rights_are_only_in_the_named_namespaces(chart: Chart) -> None:
 
 def test_pod_is_shut(chart: Chart) -> None:
     """Pod Security "restricted", a root file system that can't be written, and a numeric user."""
-    pod = one(render(chart), "Deployment")["spec"]["template"]["spec"]
+    pod = one(chart.operator(), "Deployment")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
 
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -90,8 +112,8 @@ def test_pod_is_shut(chart: Chart) -> None:
 
 def test_credentials_are_files_of_their_own_server(chart: Chart) -> None:
     """A folder for each, named in registries.json."""
-    manifests = render(
-        chart, "registries[0].trackingUri=https://a", "registries[0].existingSecret=s", "registries[1].trackingUri=https://b"
+    manifests = chart.operator(
+        "registries[0].trackingUri=https://a", "registries[0].existingSecret=s", "registries[1].trackingUri=https://b"
     )
     (volume,) = [v for v in one(manifests, "Deployment")["spec"]["template"]["spec"]["volumes"] if v["name"] == "registries"]
 
@@ -105,16 +127,16 @@ def test_credentials_are_files_of_their_own_server(chart: Chart) -> None:
 
 def test_crd_is_installed_and_kept(chart: Chart) -> None:
     """With the chart, so that it is upgraded; not removed with it; and left out where somebody else installs it."""
-    crd = one(render(chart), "CustomResourceDefinition", "languagemodels.pilothouse.org")
+    crd = one(chart.operator(), "CustomResourceDefinition", "languagemodels.pilothouse.org")
 
     assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
-    assert "CustomResourceDefinition" not in {m["kind"] for m in render(chart, "crd.install=false")}
+    assert "CustomResourceDefinition" not in {m["kind"] for m in chart.operator("crd.install=false")}
 
 
 def test_crd_takes_every_value_of_the_chart_somewhere() -> None:
     """A new value of the chart can be set in a LanguageModel too, and a setting of the server."""
     schema = json.loads((ROOT / "charts" / "pilothouse" / "values.schema.json").read_text())
-    crd = yaml.safe_load((FOLDER / "files" / "languagemodel.yaml").read_text())
+    crd = yaml.safe_load((OPERATOR / "files" / "languagemodel.yaml").read_text())
     spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
 
     named = (
@@ -135,7 +157,7 @@ def test_crd_schema_and_page_are_what_their_sources_say() -> None:
 
 def test_every_rule_says_the_way_out() -> None:
     """What is wrong, then what to do."""
-    text = (FOLDER / "files" / "languagemodel.in.yaml").read_text()
+    text = (OPERATOR / "files" / "languagemodel.in.yaml").read_text()
     messages = re.findall(r'message: "(.*)"', text)
 
     assert len(messages) >= 11
@@ -149,3 +171,19 @@ def test_conditions_of_the_page_are_those_of_the_code() -> None:
     reasons = set(re.findall(r'(?:Failure|_no)\(\s*"([A-Z]\w+)"', code)) | set(re.findall(r'"(?:True|False)", "([A-Z]\w+)"', code))
 
     assert {reason for reason in reasons - {"Passed"} if f"`{reason}`" not in page} == set()
+
+
+def test_every_alert_has_its_runbook(chart: Chart) -> None:
+    """One row for each rule of the chart, and none for rules that are not there."""
+    page = (ROOT / "docs" / "operator.md").read_text()
+    (rules,) = [m for m in chart.operator("metrics.rules.enabled=true") if m["kind"] == "PrometheusRule"]
+
+    assert re.findall(r"^\| (Pilothouse\w+) \|", page, re.MULTILINE) == [rule["alert"] for rule in rules["spec"]["groups"][0]["rules"]]
+
+
+def test_every_metric_is_on_the_page() -> None:
+    """By its whole name or its ending."""
+    page = (ROOT / "docs" / "operator.md").read_text()
+    names = {f.name.removeprefix("pilothouse_operator") for f in Metrics().registry.collect() if f.name.startswith("pilothouse_operator")}
+
+    assert {name for name in names if name not in page} == set()

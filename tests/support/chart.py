@@ -13,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "pilothouse"
+OPERATOR = ROOT / "charts" / "pilothouse-operator"
 Values = dict[str, Any]
 Manifest = dict[str, Any]
 
@@ -83,6 +84,13 @@ class Chart:
         done = self.run(["install", "--dry-run=client"], values or {})
         assert done.returncode == 0, done.stderr
         return done.stdout.split("NOTES:\n", 1)[1]
+
+    def operator(self, *settings: str) -> list[Manifest]:
+        """Every manifest of the operator's chart with these values, as `--set` takes them."""
+        line = [self.helm, "template", "op", str(OPERATOR), "--namespace", "system", *(f"--set={one}" for one in settings)]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
 
     @cached_property
     def defaults(self) -> Values:
