@@ -1,30 +1,27 @@
 """One request to one answer: the path every protocol takes.
 
-Text becomes token ids here, defaults are filled in here, and the engine's chunks become choices here. Protocols differ only in how a
-`ChatRequest` was spelled and how the `Chunk`s are written down, so the same request gives the same text and usage over each.
+A request is planned (`planning`), its rows are computed, and the engine's chunks become choices. Protocols differ only in how a `ChatRequest`
+was spelled and how the `Chunk`s are written down, so the same request gives the same text and usage over each.
 """
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from pilothouse import calls, content
 from pilothouse.chat.template import ChatTemplate
 from pilothouse.chat.tokenizer import Tokenizer
-from pilothouse.chat.tools import ToolFilter, guide_for
+from pilothouse.chat.tools import ToolFilter
 from pilothouse.engines.base import Engine, Job
-from pilothouse.errors import ContextLengthExceeded, InvalidRequest, PilothouseError, Retryable, Unsupported
+from pilothouse.errors import InvalidRequest, PilothouseError, Retryable
+from pilothouse.joining import join
 from pilothouse.merging import merged
-from pilothouse.messages import Answer, ChatRequest, Choice, Chunk, Defaults, FinishReason, Sampling, TokenLogprob, Tool, ToolCall, Usage
+from pilothouse.messages import Answer, ChatRequest, Chunk, Defaults, FinishReason, Tool, Usage
+from pilothouse.planning import Planner
 
-T = TypeVar("T")
-
-LEAST_ANSWER = 256  # tokens a prompt near the default max_length still gets, where the window has them
 _OPTIONS = ("temperature", "top_p", "top_k", "max_tokens", "seed", "presence_penalty", "frequency_penalty", "repetition_penalty", "n")
-INLINE_BYTES = 4096  # texts up to this are tokenised on the event loop (about a millisecond), longer ones off it
 
 
 class Observer(Protocol):
@@ -60,11 +57,7 @@ class Answerer:
         observer: Observer | None = None,
     ) -> None:
         self.engine = engine
-        self.tokenizer = tokenizer
-        self.template = template
-        self.defaults = defaults or Defaults()
-        self._check = check
-        self._most_tokens = most_tokens
+        self.planner = Planner(engine, tokenizer, template, defaults=defaults, check=check, most_tokens=most_tokens)
         self._observe = observer or Unobserved()
 
     async def answer(self, request: ChatRequest, *, protocol: str = "python") -> Answer:
@@ -86,7 +79,7 @@ class Answerer:
         """Chunks of several prompts as they come, each with its prompt's index. All of them are judged, and have a place, before any starts."""
         if len(requests) > 1:
             for request in requests:
-                self._judge(request)
+                self.planner.judge(request)
             self.engine.reserve(sum(request.n for request in requests), requests[0].tenant or calls.current().tenant)
         async with aclosing(merged([self.stream(request, protocol=protocol) for request in requests])) as chunks:
             async for item in chunks:
@@ -105,9 +98,9 @@ class Answerer:
         row = kept.ask(request) if kept is not None else 0
         request = replace(request, tenant=request.tenant or call.tenant, request_id=request.request_id or call.id)
         try:
-            jobs = await self._jobs(request)
+            jobs = await self.planner.jobs(request)
             if request.echo:
-                yield Chunk(text=self._prompt_text(request), index=0)
+                yield Chunk(text=self.planner.prompt_text(request), index=0)
             called = bool(request.tools) and (request.tool_choice is None or request.tool_choice.mode != "none")
             async with aclosing(self._rows(jobs)) as chunks:
                 async for chunk in _with_tools(request.tools, chunks) if called else chunks:
@@ -140,106 +133,6 @@ class Answerer:
                 call.completion_tokens += sum(unfinished.values())
             self._observe.outcome(protocol, call.outcome)
 
-    # -- from a request to jobs ------------------------------------------------------------------------------------------------
-
-    def _judge(self, request: ChatRequest) -> None:
-        """Refuse by name what is out of bounds or beyond this model and engine."""
-        self._check(request)
-        can, name = self.engine.capabilities, self.engine.name
-        for field, asked, able in (
-            ("logprobs", request.logprobs is not None, can.logprobs),
-            ("seed", request.seed is not None, can.seed),
-            ("frequency_penalty", bool(request.frequency_penalty), can.penalties),
-            ("presence_penalty", bool(request.presence_penalty), can.penalties),
-            ("repetition_penalty", (request.repetition_penalty or 1.0) != 1.0, can.repetition_penalty),
-            ("min_p", bool(request.min_p), can.min_p),
-            ("ignore_eos", request.ignore_eos, can.own_ends),
-            ("stop_token_ids", bool(request.stop_token_ids and request.min_tokens), can.own_ends),
-            ("logit_bias", bool(request.logit_bias), can.logit_bias),
-            ("response_format", request.guide is not None, can.guidance),
-        ):
-            if asked and not able:
-                raise Unsupported(f"{field} is not supported by this model's engine ({name}); leave it out", field=field)
-        if request.messages and self.template is None:
-            raise Unsupported("messages need a chat template and this model has none; send its raw form as prompt", field="messages")
-        if request.tools and not (self.template and self.template.renders_tools):
-            raise Unsupported("tools are not supported: this model's chat template does not render them; leave tools out", field="tools")
-
-    async def _jobs(self, request: ChatRequest) -> list[Job]:
-        self._judge(request)
-        self.engine.reserve(request.n, request.tenant)  # a full queue refuses before any work
-        size = sum(len(m.content) for m in request.messages) + (len(request.prompt) if isinstance(request.prompt, str) else 0)
-        if size > INLINE_BYTES or request.tools:
-            prompt = await asyncio.to_thread(self._encode, request)
-        else:
-            prompt = self._encode(request)
-        jobs = self._plan(request, tuple(prompt))
-        if jobs[0].guide is not None:
-            await asyncio.to_thread(self.engine.prepare, jobs[0].guide)
-        return jobs
-
-    def _encode(self, request: ChatRequest) -> list[int]:
-        if isinstance(request.prompt, tuple):
-            return list(request.prompt)
-        if request.prompt is not None:
-            return self.tokenizer.encode(request.prompt)
-        assert self.template is not None  # judged
-        return self.template.ids(request.messages, request.tools)
-
-    def _plan(self, request: ChatRequest, prompt: tuple[int, ...]) -> list[Job]:
-        """The rows of a request, with every default filled in."""
-        window = self.engine.context
-        field = "messages" if request.messages else "prompt"
-        if not prompt:
-            raise InvalidRequest("prompt is empty; send at least one character", field=field)
-        if len(prompt) >= window:
-            raise ContextLengthExceeded(
-                f"{field} has {len(prompt)} tokens; this model's context window is {window} and the answer needs at least one: shorten it",
-                field=field,
-            )
-        room = window - len(prompt)
-        d = self.defaults
-        if request.max_tokens is not None:
-            wanted = request.max_tokens
-        elif d.max_tokens is not None:
-            wanted = d.max_tokens
-        elif d.max_length is not None:
-            wanted = max(d.max_length - len(prompt), LEAST_ANSWER)
-        else:
-            wanted = room
-        most = min(wanted, room, self._most_tokens or room)
-        sampling = Sampling(
-            temperature=_or(request.temperature, d.temperature),
-            top_p=_or(request.top_p, d.top_p),
-            top_k=_or(request.top_k, d.top_k),
-            min_p=_or(request.min_p, d.min_p),
-            repetition_penalty=_or(request.repetition_penalty, d.repetition_penalty),
-            presence_penalty=request.presence_penalty or 0.0,
-            frequency_penalty=request.frequency_penalty or 0.0,
-            logit_bias=request.logit_bias,
-            seed=request.seed,
-        )
-        end = frozenset(request.stop_token_ids) | (frozenset() if request.ignore_eos else self.tokenizer.end_ids)
-        job = Job(
-            id=request.request_id or "",
-            prompt=prompt,
-            sampling=sampling,
-            max_tokens=most,
-            min_tokens=min(request.min_tokens, most),
-            end_ids=end,
-            stop=request.stop or d.stop,
-            logprobs=request.logprobs,
-            guide=request.guide or (guide_for(request.tools, request.tool_choice) if request.tools and request.tool_choice else None),
-            tenant=request.tenant,
-        )
-        if request.n == 1:
-            return [job]
-        seeds = [None if request.seed is None else request.seed + i for i in range(request.n)]
-        return [replace(job, index=i, sampling=replace(sampling, seed=seed)) for i, seed in enumerate(seeds)]
-
-    def _prompt_text(self, request: ChatRequest) -> str:
-        return request.prompt if isinstance(request.prompt, str) else self.tokenizer.decode(list(request.prompt or ()))
-
     # -- from rows to chunks ---------------------------------------------------------------------------------------------------
 
     def _rows(self, jobs: list[Job]) -> AsyncGenerator[Chunk, None]:
@@ -271,50 +164,6 @@ async def _with_tools(tools: tuple[Tool, ...], chunks: AsyncIterator[Chunk]) -> 
         yield replace(chunk, text=text + rest, tool_calls=calls, finish_reason=reason)
 
 
-def join(chunks: Iterable[Chunk]) -> Answer:
-    """Chunks of a finished stream, joined choice by choice. The prompt is counted once."""
-    texts: dict[int, list[str]] = {}
-    logprobs: dict[int, list[TokenLogprob]] = {}
-    calls: dict[int, tuple[ToolCall, ...]] = {}
-    tokens: dict[int, list[int]] = {}
-    reasons: dict[int, FinishReason] = {}
-    usages: list[Usage] = []
-    for chunk in chunks:
-        texts.setdefault(chunk.index, []).append(chunk.text)
-        logprobs.setdefault(chunk.index, []).extend(chunk.logprobs)
-        tokens.setdefault(chunk.index, []).extend(chunk.tokens)
-        if chunk.tool_calls:
-            calls[chunk.index] = chunk.tool_calls
-        if chunk.finish_reason is not None:
-            reasons[chunk.index] = chunk.finish_reason
-        if chunk.usage is not None:
-            usages.append(chunk.usage)
-    return Answer(
-        choices=tuple(
-            Choice(
-                index=i,
-                text="".join(texts[i]),
-                finish_reason=reasons[i],
-                logprobs=tuple(logprobs[i]),
-                tool_calls=calls.get(i, ()),
-                tokens=tuple(tokens[i]),
-            )
-            for i in sorted(texts)
-        ),
-        usage=total(usages),
-    )
-
-
-def total(usages: Iterable[Usage]) -> Usage:
-    """The usage of all choices of one request: the prompt once, the answers together."""
-    all_of = list(usages)
-    return Usage(
-        prompt_tokens=max((u.prompt_tokens for u in all_of), default=0),
-        completion_tokens=sum(u.completion_tokens for u in all_of),
-        cached_tokens=min((u.cached_tokens for u in all_of), default=0),
-    )
-
-
 def _count(call: calls.Call, chunk: Chunk) -> None:
     """Add a choice's usage to its call: the prompt once, the answers together."""
     assert chunk.usage is not None
@@ -326,10 +175,6 @@ def _count(call: calls.Call, chunk: Chunk) -> None:
         call.prompt_tokens += chunk.usage.prompt_tokens
         call.cached_tokens += chunk.usage.cached_tokens
     call.completion_tokens += chunk.usage.completion_tokens
-
-
-def _or(value: T | None, default: T) -> T:
-    return default if value is None else value
 
 
 def _closing(chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk, None]:

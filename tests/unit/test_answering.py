@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from pilothouse import calls, settings
-from pilothouse.answering import Answerer, join
+from pilothouse.answering import Answerer
 from pilothouse.chat.template import ChatTemplate
 from pilothouse.chat.tokenizer import Tokenizer
 from pilothouse.engines.base import Capabilities
 from pilothouse.engines.loop import Loop
 from pilothouse.engines.scripted import ScriptedVocabulary
 from pilothouse.errors import ContextLengthExceeded, InvalidRequest, Overloaded, Unsupported
+from pilothouse.joining import join
 from pilothouse.messages import ChatRequest, Chunk, Defaults, FinishReason, Message, Tool, Usage
 from pilothouse.models import pocket
 from pilothouse.protocols.limits import Limits
@@ -102,7 +103,7 @@ async def test_answers_are_as_long_as_the_models_defaults_and_the_window_say(
     answerer: Answerer, defaults: Defaults, asked: int | None, expected: int
 ) -> None:
     """max_length counts prompt and answer and leaves at least 256; max_tokens replaces it; the window bounds both."""
-    answerer.defaults = defaults
+    answerer.planner.defaults = defaults
     prompt = tuple(range(10, 16))
 
     answer = await answerer.answer(ChatRequest(prompt=prompt, max_tokens=asked, temperature=0.0, ignore_eos=True))
@@ -212,7 +213,7 @@ async def test_what_the_engine_cannot_do_is_refused_by_name(answerer: Answerer, 
 
 async def test_messages_without_a_template_point_to_the_prompt(answerer: Answerer) -> None:
     """A model without a chat template still answers raw prompts, and says so."""
-    answerer.template = None
+    answerer.planner.template = None
 
     with pytest.raises(Unsupported, match="send its raw form as prompt"):
         await answerer.answer(HELLO)
