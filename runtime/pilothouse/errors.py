@@ -3,6 +3,7 @@
 Messages are written for the client: they name the field and the way out, and never carry another exception's text.
 """
 
+import math
 from dataclasses import dataclass
 
 
@@ -62,6 +63,11 @@ class Retryable(PilothouseError):
     def __init__(self, message: str, *, retry_after: float = 1.0, field: str | None = None, code: str | None = None) -> None:
         super().__init__(message, field=field, code=code)
         self.retry_after = retry_after
+
+    @property
+    def header(self) -> str:
+        """`retry_after` as a Retry-After header has it: whole seconds, at least one."""
+        return str(max(1, math.ceil(self.retry_after)))
 
 
 class Overloaded(Retryable):

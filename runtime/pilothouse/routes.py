@@ -5,104 +5,31 @@ Each handler reads a body, lets a protocol translate it, and writes the answer d
 
 import time
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
-from functools import wraps
+from collections.abc import Callable
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import orjson
 from mlserver.handlers import custom_handler
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
-from pilothouse.answering import Answerer, total
+from pilothouse.answering import Answerer
 from pilothouse.bulk import apart
-from pilothouse.errors import PilothouseError, Retryable, Unsupported, wire
-from pilothouse.messages import Chunk, Usage
+from pilothouse.errors import Unsupported
+from pilothouse.joining import total
 from pilothouse.models.loading import Loaded
 from pilothouse.protocols import invocations, openai, openai_answers, openapi, sse
 from pilothouse.protocols.failures import mlflow_error, openai_error, unknown_model, v2_error
 from pilothouse.protocols.fields import document
 from pilothouse.protocols.limits import Limits
 from pilothouse.protocols.openai_stream import ChatStream, CompletionStream
+from pilothouse.replies import json, spelled, spoken, streaming
 from pilothouse.version import __version__
 
 T = TypeVar("T")
 
-Handler = Callable[..., Awaitable[Response]]
-Spelling = Callable[[BaseException], dict[str, Any]]
-
 STARTED = int(time.time())
-
-
-def spoken(spell: Spelling) -> Callable[[Handler], Handler]:
-    """Put the errors of ours that a handler raises into its protocol's shape. Foreign ones go on to the server's own handler."""
-
-    def around(handler: Handler) -> Handler:
-        @wraps(handler)
-        async def guarded(self: Any, request: Request) -> Response:
-            try:
-                return await handler(self, request)
-            except PilothouseError as error:
-                return refusal(error, spell)
-
-        return guarded
-
-    return around
-
-
-def refusal(error: PilothouseError, spell: Spelling) -> Response:
-    """An error as a whole answer, with Retry-After where a retry helps."""
-    headers = {"Retry-After": str(max(1, round(error.retry_after)))} if isinstance(error, Retryable) else None
-    return _json(spell(error), wire(error).status, headers)
-
-
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(body), status_code=status, media_type="application/json", headers=headers)
-
-
-async def _streaming(events: AsyncGenerator[bytes, None]) -> Response:
-    """The stream's answer, once its first event is there: until then a refusal is still a plain error."""
-    first = await anext(events)
-
-    async def body() -> AsyncIterator[bytes]:
-        async with aclosing(events):
-            yield first
-            async for event in events:
-                yield event
-
-    return StreamingResponse(body(), media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
-
-
-async def _spelled(
-    chunks: AsyncGenerator[tuple[int, Chunk], None],
-    opening: bytes,
-    spell: Callable[[int, Chunk], bytes],
-    closing: Callable[[list[list[Usage]]], bytes],
-    failing: Callable[[BaseException], bytes],
-    rows: int,
-) -> AsyncGenerator[bytes, None]:
-    """Chunks as events, the opening ones with the first of them; an error after the first byte becomes the last event."""
-    usages: list[list[Usage]] = [[] for _ in range(rows)]
-    begun = False
-    try:
-        async with aclosing(chunks):
-            async for row, chunk in chunks:
-                if chunk.usage is not None:
-                    usages[row].append(chunk.usage)
-                data = spell(row, chunk)
-                if not begun:
-                    data, begun = opening + data, True
-                if data:
-                    yield data
-        yield closing(usages) + sse.DONE
-    except Exception as error:
-        if not begun:
-            raise
-        yield failing(error) + sse.DONE
-        if not isinstance(error, PilothouseError):
-            raise
 
 
 class Routes:
@@ -127,10 +54,10 @@ class Routes:
         answer_id, created = f"chatcmpl-{uuid4().hex}", int(time.time())
         if not asked.stream:
             answer = await answerer.answer(asked.request, protocol="openai_chat")
-            return _json(openai_answers.chat_answer(answer_id, created, name, answer))
+            return json(openai_answers.chat_answer(answer_id, created, name, answer))
         stream = ChatStream(answer_id, created, name, asked.include_usage)
-        return await _streaming(
-            _spelled(
+        return await streaming(
+            spelled(
                 answerer.streams((asked.request,), protocol="openai_chat_stream"),
                 b"".join(stream.first(index) for index in range(asked.request.n)),
                 lambda _, chunk: stream.chunk(chunk),
@@ -149,10 +76,10 @@ class Routes:
         answer_id, created = f"cmpl-{uuid4().hex}", int(time.time())
         if not asked.stream:
             answers = await answerer.answers(asked.requests, protocol="openai_completion")
-            return _json(openai_answers.completion_answer(answer_id, created, name, answers))
+            return json(openai_answers.completion_answer(answer_id, created, name, answers))
         stream = CompletionStream(answer_id, created, name, asked.include_usage, n=asked.requests[0].n)
-        return await _streaming(
-            _spelled(
+        return await streaming(
+            spelled(
                 answerer.streams(asked.requests, protocol="openai_completion_stream"),
                 b"",
                 lambda row, chunk: stream.chunk(chunk, row),
@@ -166,7 +93,7 @@ class Routes:
     @spoken(openai_error)
     async def models(self, request: Request) -> Response:
         """The one model that is served."""
-        return _json(openai_answers.models_list([self._card()]))
+        return json(openai_answers.models_list([self._card()]))
 
     @custom_handler(rest_path="/v1/models/{model_id:path}", rest_method="GET")
     @spoken(openai_error)
@@ -175,7 +102,7 @@ class Routes:
         name = request.path_params["model_id"]
         if name != self.loaded().name:
             raise unknown_model(name, self.loaded().name)
-        return _json(self._card())
+        return json(self._card())
 
     @custom_handler(rest_path="/v1/responses", rest_method="POST")
     @spoken(openai_error)
@@ -202,8 +129,8 @@ class Routes:
         answer_id, created = f"chatcmpl-{uuid4().hex}", int(time.time())
         if asked.stream:
             stream = ChatStream(answer_id, created, name, include_usage=True)
-            return await _streaming(
-                _spelled(
+            return await streaming(
+                spelled(
                     answerer.streams(asked.requests, protocol="mlflow_stream"),
                     b"".join(stream.first(index) for index in range(asked.requests[0].n)),
                     lambda _, chunk: stream.chunk(chunk),
@@ -213,14 +140,14 @@ class Routes:
                 )
             )
         answers = await answerer.answers(asked.requests, protocol="mlflow")
-        return _json(invocations.answer(asked, answer_id, created, name, answers))
+        return json(invocations.answer(asked, answer_id, created, name, answers))
 
     @custom_handler(rest_path="/openapi.json", rest_method="GET")
     @spoken(v2_error)
     async def openapi_document(self, request: Request) -> Response:
         """The OpenAPI document of all routes under the limits in force."""
         _, limits, _ = self._served()
-        return _json(openapi.document(limits, __version__))
+        return json(openapi.document(limits, __version__))
 
     @custom_handler(rest_path="/ping", rest_method="GET")
     async def ping(self, request: Request) -> Response:

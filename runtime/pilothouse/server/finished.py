@@ -15,6 +15,9 @@ access = logging.getLogger("pilothouse.access")
 
 Listener = Callable[[Call], None]
 
+ANSWERS = frozenset({"ModelInfer", "ModelStreamInfer"})
+"""The gRPC methods that ask for an answer."""
+
 
 class Finished:
     """Tells of each call that has ended."""

@@ -1,19 +1,16 @@
 """V2 over gRPC: the six standard calls, the stream, and the repository's calls behind their switch.
 
 Messages are parsed and written here and not by gRPC, so that a broken one is INVALID_ARGUMENT in our words, and the stream can answer
-Triton's message. Every error leaves through `abort`, with the status of the table.
+Triton's message.
 """
 
 import asyncio
 import logging
-import math
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
-from mlserver.errors import MLServerError
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.converters import ModelMetadataResponseConverter
 from mlserver.handlers import ModelRepositoryHandlers
@@ -21,10 +18,11 @@ from mlserver.types import InferenceRequest, RepositoryIndexRequest
 
 from pilothouse import __version__, calls, errors
 from pilothouse.bulk import apart
-from pilothouse.errors import InvalidRequest, NotFound, NotReady, PermissionDenied, PilothouseError, Retryable
+from pilothouse.errors import NotReady, PermissionDenied, PilothouseError
 from pilothouse.metrics import Metrics
 from pilothouse.server.catalog import Catalog
-from pilothouse.server.finished import Finished, outcome_of
+from pilothouse.server.finished import Finished
+from pilothouse.server.grpc_account import Account
 from pilothouse.server.grpc_messages import datatype_name, parse, request_from, response_to, stream_item
 from pilothouse.server.health import Health
 from pilothouse.server.quotas import Quotas
@@ -39,9 +37,6 @@ STATUS_ERRORS = ("triton_grpc_error", "true")
 WANTS_FINAL = "triton_enable_empty_final_response"
 
 SETTLE_SECONDS = 0.1
-
-_PROBES = frozenset({"ServerLive", "ServerReady", "ModelReady"})
-_ANSWERS = frozenset({"ModelInfer", "ModelStreamInfer"})
 
 Behaviour = Callable[[Any], Awaitable[Any]]
 
@@ -89,10 +84,13 @@ class Calls:
 
     def _unary(self, name: str, kind: Any, behaviour: Behaviour) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def handle(data: bytes, context: Any) -> bytes:
-            async with _Account(self, name, context):
+            async with self._account(name, context):
                 return bytes((await behaviour(parse(kind, data))).SerializeToString())
 
         return handle
+
+    def _account(self, name: str, context: Any) -> Account:
+        return Account(name, context, self._metrics, self._finished)
 
     # -- the standard calls ----------------------------------------------------------------------------------------------------
 
@@ -139,7 +137,7 @@ class Calls:
         metadata = context.invocation_metadata() or ()
         mlserver = MLSERVER_STREAM in metadata
         as_status = mlserver or STATUS_ERRORS in metadata
-        async with _Account(self, "ModelStreamInfer", context):
+        async with self._account("ModelStreamInfer", context):
             began = False
             while (data := await self._next(requests, began=began)) is not None:
                 request, began = None, True
@@ -213,64 +211,3 @@ class Calls:
     def _demand_repository(self) -> None:
         if not self._repository_api:
             raise PermissionDenied("the model repository is closed; setting repository_api opens it")
-
-
-class _Account:
-    """One call's account: its status on every way out, its line in the log, its place in the metrics."""
-
-    def __init__(self, owner: Calls, name: str, context: Any) -> None:
-        self._owner = owner
-        self._name = name
-        self._context = context
-
-    async def __aenter__(self) -> None:
-        self._began = time.monotonic()
-        self._context.set_trailing_metadata(_ids())
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        status = "OK"
-        try:
-            if isinstance(error, Exception):
-                if not isinstance(error, PilothouseError | MLServerError):
-                    log.error("request %s failed", calls.current().id, exc_info=error)
-                error = _hosted(error)
-                status = errors.wire(error).grpc
-                await abort(self._context, error)
-            elif error is not None:
-                status = "CANCELLED"
-        finally:
-            self._note(status, error)
-
-    def _note(self, status: str, error: BaseException | None) -> None:
-        call = calls.current()
-        if self._name in _ANSWERS and call.outcome == "none":
-            ended = "cancelled" if status == "CANCELLED" else outcome_of(errors.wire(error).status if error is not None else 200)
-            self._owner._metrics.outcome("grpc", ended)
-        call.route, call.status, call.seconds = self._name, status, time.monotonic() - self._began
-        self._owner._finished(call, quiet=self._name in _PROBES)
-
-
-def _hosted(error: Exception) -> Exception:
-    """MLServer's error by its status; its text may hold what a client sent, or a path."""
-    if isinstance(error, MLServerError):
-        return NotFound("no such model or version") if error.status_code == 404 else InvalidRequest("the model could not read this request")
-    return error
-
-
-async def abort(context: Any, error: Exception) -> NoReturn:
-    """End the call with the error's status; its text is ours or fixed."""
-    await context.abort(_status(error), errors.client_message(error), _trailers(error))
-    raise AssertionError("abort returned")
-
-
-def _status(error: Exception) -> grpc.StatusCode:
-    return grpc.StatusCode[errors.wire(error).grpc]
-
-
-def _trailers(error: Exception) -> tuple[tuple[str, str], ...]:
-    return (*_ids(), ("retry-after", str(max(1, math.ceil(error.retry_after))))) if isinstance(error, Retryable) else _ids()
-
-
-def _ids() -> tuple[tuple[str, str], ...]:
-    call = calls.current()
-    return (("x-request-id", call.id), *([("x-trace-id", call.trace)] if call.trace else []))

@@ -16,7 +16,8 @@ from pilothouse.server import ports
 from pilothouse.server.auth import OPEN_METHODS, Keys
 from pilothouse.server.edge import TRACE_HEADERS, request_id
 from pilothouse.server.finished import Finished
-from pilothouse.server.grpc_calls import Calls, abort
+from pilothouse.server.grpc_account import abort
+from pilothouse.server.grpc_calls import Calls
 from pilothouse.server.grpc_messages import SERVICE, reflected
 from pilothouse.server.health import Health
 from pilothouse.server.tls import Tls

@@ -17,8 +17,8 @@ from pilothouse.errors import NotFound, PilothouseError, StartError, Unauthentic
 from pilothouse.metrics import Metrics
 from pilothouse.server.edge import header
 from pilothouse.server.health import Health
+from pilothouse.server.quiet import server
 from pilothouse.server.refusals import WrongMethod, refusal
-from pilothouse.server.rest import server
 from pilothouse.server.tls import Tls
 from pilothouse.settings import Settings
 

@@ -17,13 +17,11 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from pilothouse.calls import Call
 from pilothouse.content import Content
 from pilothouse.protocols import feedback
-from pilothouse.server.finished import ended
+from pilothouse.server.finished import ANSWERS, ended
 from pilothouse.server.tracking_server import EXPERIMENT_HEADER, SECONDS, ServerFailed, TrackingServer
 
 log = logging.getLogger("pilothouse.server")
 
-ANSWERS = frozenset({"ModelInfer", "ModelStreamInfer"})
-"""The gRPC methods that ask for an answer."""
 TAG = "mlflow.traceTag."
 """What MLflow's server makes a tag of the whole trace."""
 PATIENCE_SECONDS = 120.0  # with one batch

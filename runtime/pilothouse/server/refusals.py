@@ -3,11 +3,11 @@
 Every REST error leaves through `refusal`, so that no traceback, no foreign exception's text and no framework's own shape gets out.
 """
 
-import math
 from collections.abc import Iterable
 from http import HTTPStatus
 
 import orjson
+from mlserver.errors import MLServerError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -39,7 +39,7 @@ def refusal(path: str, error: BaseException) -> Response:
     """The response for `error` at `path`, with the headers its class asks for."""
     headers = {}
     if isinstance(error, Retryable):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+        headers["Retry-After"] = error.header
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, WrongMethod):
@@ -60,6 +60,13 @@ class TooManyHeaders(errors.InvalidRequest):
     """431, which the table has no row for."""
 
     status = 431
+
+
+def hosted(error: MLServerError) -> PilothouseError:
+    """MLServer's error by its status; its text may hold what a client sent, or a path."""
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return NotFound("no such model or version", code="model_not_found")
+    return errors.InvalidRequest("the model could not read this request")
 
 
 def translated(error: BaseException, path: str) -> PilothouseError | None:

@@ -1,15 +1,11 @@
 """The REST port: MLServer's application with our routes, behind our layers, on a socket that is already ours."""
 
-import asyncio
-import contextlib
 import socket
-import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
-import uvicorn
 from fastapi import Depends
 from fastapi.exceptions import RequestValidationError
 from mlserver import MLModel
@@ -35,10 +31,10 @@ from pilothouse.server.catalog import Catalog
 from pilothouse.server.edge import REPOSITORY, Edge, TemplateRoute
 from pilothouse.server.finished import Finished
 from pilothouse.server.health import Health
-from pilothouse.server.http1 import timed
+from pilothouse.server.quiet import server
 from pilothouse.server.quotas import Quotas
-from pilothouse.server.refusals import WrongMethod, protocol_of, refusal
-from pilothouse.server.tls import CLOSING_SECONDS, HANDSHAKE_SECONDS, Tls
+from pilothouse.server.refusals import WrongMethod, hosted, protocol_of, refusal
+from pilothouse.server.tls import Tls
 from pilothouse.server.upload import Upload
 from pilothouse.server.v2_rest import V2
 from pilothouse.settings import Settings
@@ -50,74 +46,7 @@ if TYPE_CHECKING:
 _READINESS = frozenset({"/ping", "/health"})
 _FREE = frozenset({"/version"})  # answered whatever the model's state
 
-SETTLE_SECONDS = 0.1
-
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-class QuietServer(uvicorn.Server):
-    """Leaves the signals to us (uvicorn would catch each, and raise it again when it is done) and sleeps until it is told to stop."""
-
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(config)
-        self._tls = tls
-        self._told = asyncio.Event()
-
-    def stop(self) -> None:
-        """Take no new connections, close the resting ones, and end when the others have."""
-        self.should_exit = True
-        self._told.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, once the requests that have already arrived are read: it would close their connections as resting ones."""
-        loop = asyncio.get_running_loop()
-        for listening in [listening for server in self.servers for listening in server.sockets]:
-            loop.remove_reader(listening.fileno())
-        # asyncio forgets a connection that it has accepted and not yet handed over when its server closes: the client would hang.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        for server in self.servers:
-            server.close()
-        await asyncio.sleep(SETTLE_SECONDS)
-        await super().shutdown(sockets)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, with TLS of our own: certificates that change, and an end to handshakes and goodbyes that never come."""
-        if self._tls is None:
-            await super().startup(sockets)
-            return
-        await self.lifespan.startup()
-
-        def connection() -> asyncio.Protocol:
-            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn calls it
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-            return made
-
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                connection,
-                sock=listening,
-                backlog=self.config.backlog,
-                ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                ssl_shutdown_timeout=CLOSING_SECONDS,
-            )
-            for listening in sockets or ()
-        ]
-        self.started = True
-
-    async def main_loop(self) -> None:
-        # Its own would wake ten times a second; a tick of ten is what renews the Date header.
-        while not await self.on_tick(0):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._told.wait()
 
 
 class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
@@ -183,7 +112,7 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         elif isinstance(error, HTTPException | RequestValidationError):
             error = InvalidRequest("the request is not as this path wants it")
         elif isinstance(error, MLServerError):
-            error = _hosted(error)
+            error = hosted(error)
         return refusal(path, error)
 
     def _unknown(self, path: str) -> PilothouseError:
@@ -273,27 +202,3 @@ def _feedback(server: "TrackingServer | None") -> TemplateRoute:
     from pilothouse.server.feedback import Assessor
 
     return TemplateRoute(feedback.PATH, Assessor(server).answer, methods=["POST"])
-
-
-def server(app: ASGIApp, settings: Settings, tls: ssl.SSLContext | None = None) -> QuietServer:
-    """A uvicorn server for `app`, with nothing of its own to say: no banner, no access log, no signals."""
-    config = uvicorn.Config(
-        app,
-        interface="asgi3",
-        http=timed(settings.upload_seconds),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # seconds of a timer: a float does
-    )
-    return QuietServer(config, tls)
-
-
-def _hosted(error: Any) -> PilothouseError:
-    """MLServer's error by its status; its text may hold what a client sent, or a path."""
-    if error.status_code == 404:
-        return NotFound("no such model or version", code="model_not_found")
-    return InvalidRequest("the model could not read this request")
