@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from pilothouse.errors import ModelError
-from pilothouse.models import asking, manifest, registry, tracking
+from pilothouse.models import asking, finding, manifest, tracking
 from pilothouse.models.asking import Asker
 
 PREFIX = "pilothouse."
@@ -48,7 +48,7 @@ class Registry:
         """The version that `models:/name@alias`, `models:/name/version` or `models:/name/latest` is now. Raises `ModelError`."""
         if not re.fullmatch(r"models:/+[^/@]+[/@][^/@]+", uri):
             raise ModelError(f"{uri!r} names no registered version; give models:/name@alias or models:/name/version")
-        found = registry.find(self.flow, uri, self.address)
+        found = finding.find(self.flow, uri, self.address)
         return self.get(str(found.name), str(found.version))
 
     def get(self, name: str, number: str) -> Version:
