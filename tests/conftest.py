@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("ours", deadline=None)  # speed is no part of a test: another one may have the machine
+settings.load_profile("ours")
 
 GPU = any(Path("/dev").glob("nvidia[0-9]*"))
 

@@ -50,6 +50,17 @@ async def test_an_unknown_path_is_404(path: str) -> None:
         assert (reply.status_code, told["message"] if path.startswith("/v1") else told) == (404, message)
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"), [("/v2/health/raedy", "/v2/health/ready"), ("/health/ready", "/v2/health/ready"), ("/v22", "/v2")]
+)
+async def test_a_path_that_is_nearly_one_names_it(path: str, meant: str) -> None:
+    """A slip, or a base URL without its version. Long paths are not guessed at: it would take time by their square."""
+    async with running() as run:
+        assert (await run.client.get(path)).json() == {"error": f"no such path: '{path}'; there is {meant}"}
+        long = await run.client.get("/" + "v2/health/ready/" * 20)
+        assert "there is" not in long.json()["error"]
+
+
 async def test_a_wrong_method_is_405_and_says_which_are_right() -> None:
     """405 has an Allow header with every method of the path."""
     async with running() as run:

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Awaitable, Callable
+from difflib import get_close_matches
 from inspect import signature
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 _READINESS = frozenset({"/ping", "/health"})
 _FREE = frozenset({"/version"})  # answered whatever the model's state
+
+LONGEST_GUESSED = 60  # characters of a path that was meant to be another; guessing takes time by its square
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -118,7 +121,9 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
     def _unknown(self, path: str) -> PilothouseError:
         if self._catalog.starting and (path in _READINESS | _FREE or protocol_of(path) in ("openai", "mlflow")):
             return NotReady("the model is loading; ask again when /v2/health/ready answers 200")
-        return NotFound(f"no such path: {shown(path)}")
+        known = [route.path for route in self._app.router.routes if isinstance(route, Route) and "{" not in route.path]
+        near = get_close_matches(path, known, n=1, cutoff=0.8) if len(path) <= LONGEST_GUESSED else []
+        return NotFound(f"no such path: {shown(path)}" + (f"; there is {near[0]}" if near else ""))
 
     def _allowed(self, request: Request) -> set[str]:
         """The methods of every route at this path, not only of the first."""
