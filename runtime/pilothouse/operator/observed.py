@@ -29,7 +29,7 @@ def health(deployment: Mapping[str, Any] | None, pods: Iterable[Object]) -> Heal
     wanted = spec.get("replicas", 1)
     current = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
     complete = current and all(status.get(count, 0) == wanted for count in ("replicas", "updatedReplicas", "availableReplicas"))
-    return Health(revision, complete, None if complete or not current else _failure(status, pods))
+    return Health(revision, complete, None if complete or not current else _failure(status, pods), empty=wanted == 0)
 
 
 def available(deployment: Mapping[str, Any] | None) -> int:

@@ -25,11 +25,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A release's Deployment: of which `revision` it is (None: it isn't there), and whether every pod is of it and available."""
+    """A release's Deployment: of which `revision` it is (None: it isn't there), whether every pod is of it and available, and whether it is
+    `empty`, scaled to no pod at all: complete then, but with nobody to ask."""
 
     revision: str | None = None
     complete: bool = False
     failure: Failure | None = None
+    empty: bool = False
 
     def done(self, revision: str | None) -> bool:
         return self.complete and revision is not None and self.revision == revision
@@ -155,7 +157,7 @@ def _install(policy: Policy, state: State, seen: Seen, now: float) -> tuple[Stat
     if state.phase == "Failed":
         again = state.target is not None and state.refuses(state.target, seen.retry) is None
         return (_to(state, "Installing", state.target, now) if again else state), None
-    if not seen.main.done(state.target):
+    if not seen.main.done(state.target) or (policy.smoke and seen.main.empty):
         return state, None
     return (_to(state, "Confirming", state.target, now), None) if policy.smoke else _arrived(state, now)
 
@@ -188,7 +190,7 @@ def _promote(policy: Policy, state: State, seen: Seen, now: float) -> tuple[Stat
     if not seen.main.done(state.target):
         return state, None
     if policy.strategy == "InPlace" and policy.smoke:
-        return _to(state, "Confirming", state.target, now), None
+        return (state if seen.main.empty else _to(state, "Confirming", state.target, now)), None
     return _arrived(state, now)
 
 
@@ -199,6 +201,8 @@ def _confirm(state: State, seen: Seen, now: float) -> tuple[State, Outcome | Non
         if seen.target == state.stable:
             return _to(state, "RollingBack", state.target, now), None
         return _to(state, "Promoting" if state.stable else "Installing", seen.target, now), Outcome("Superseded", state.target)
+    if seen.main.empty:  # nobody is there to be asked any more: it waits for pods, and is asked anew
+        return _to(state, "Promoting" if state.stable else "Installing", state.target, now), None
     if seen.verdict is None:
         return state, None
     if seen.verdict == PASSED:

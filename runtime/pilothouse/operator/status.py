@@ -129,7 +129,8 @@ def _progressing(model: Model, state: State, facts: Facts) -> tuple[str, str, st
         version = f" (version {facts.target.version})" if facts.target and facts.target.version else ""
         if state.phase == "Checking" and model.policy.pause:
             return "True", "Paused", f"the candidate{version} waits: rollout.pause is true"
-        return "True", state.phase, DOING[state.phase] + version
+        waits = ", once there are pods: replicas is 0" if facts.wanted == 0 and state.phase in ("Installing", "Promoting") else ""
+        return "True", state.phase, DOING[state.phase] + version + waits
     if state.phase == "Failed":
         return "False", "Failed", "the first revision failed; change the resource, or its annotation pilothouse.org/retry"
     if model.policy.pause:

@@ -49,7 +49,7 @@ def test_scaled_to_nothing_is_complete() -> None:
     none = deployment(replicas=0, updatedReplicas=0, availableReplicas=0)
     none["spec"]["replicas"] = 0
 
-    assert health(none, ()).complete
+    assert health(none, ()) == Health("phi3-1", complete=True, empty=True)
 
 
 @pytest.mark.parametrize(("code", "restarts", "final"), [(2, 0, False), (2, 1, True), (137, 1, False), (137, 2, True), (1, 7, True)])

@@ -42,6 +42,21 @@ def test_first_revision_that_breaks_is_waited_for() -> None:
     assert step(CANDIDATE, state, Seen("new", main=broken("new")), 9.0) == (state, None)
 
 
+@pytest.mark.parametrize(("policy", "before", "waits"), [(CANDIDATE, State(), "Installing"), (IN_PLACE, SERVING, "Promoting")])
+def test_nobody_is_asked_where_there_are_no_pods(policy: Policy, before: State, waits: str) -> None:
+    """Scaled to nothing is complete, and neither right nor wrong: it is asked when there are pods, also where they went in the middle."""
+    none = Seen("new", main=Health("new", complete=True, empty=True))
+    state = replace(before, phase=waits, target="new")
+    assert step(policy, state, none, 2.0) == (state, None)
+
+    state, _ = step(policy, state, Seen("new", main=up("new")), 3.0)
+    assert wanted(state).check == "main"
+    state, _ = step(policy, state, replace(none, verdict=WRONG), 4.0)
+    assert (state.phase, state.rejected) == (waits, ())
+
+    assert step(NO_SMOKE, State("Installing", None, "new", 1.0), none, 5.0)[0].stable == "new"
+
+
 def test_first_revision_that_answers_wrongly_stays_to_be_looked_at() -> None:
     """It never counts as good; the retry annotation asks again."""
     state, outcome = step(CANDIDATE, State("Confirming", None, "new", 1.0), Seen("new", main=up("new"), verdict=WRONG), 2.0)
