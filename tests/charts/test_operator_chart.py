@@ -1,6 +1,7 @@
 """The operator's chart: shut pods, rights that are needed and no more, a CRD that is made from the chart it drives."""
 
 import json
+import os
 import re
 import subprocess
 import warnings
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pilothouse.operator.chart import Chart as Rendering
+from pilothouse.operator.chart import ChartRefused as Refusing
 from pilothouse.operator.cluster import KINDS
 from pilothouse.operator.metrics import Metrics
-from support.chart import COMBINATIONS, OPERATOR, ROOT, Chart
+from support.chart import CHART, COMBINATIONS, OPERATOR, ROOT, Chart
 from support.foreign import FOREIGN
 
 with warnings.catch_warnings():
@@ -171,6 +174,24 @@ def test_conditions_of_the_page_are_those_of_the_code() -> None:
     reasons = set(re.findall(r'(?:Failure|_no)\(\s*"([A-Z]\w+)"', code)) | set(re.findall(r'"(?:True|False)", "([A-Z]\w+)"', code))
 
     assert {reason for reason in reasons - {"Passed"} if f"`{reason}`" not in page} == set()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"profile": "tpu"}, 'profile is "tpu": there is no such entry in profiles (cpu, gpu). Name one of these, or add profiles.tpu.'),
+        ({"replicas": -1}, "pilothouse: - at '/replicas': minimum: got -1, want 0"),
+    ],
+    ids=["the chart's rules", "its schema"],
+)
+def test_refusal_is_the_charts_own_words(chart: Chart, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], said: str) -> None:
+    """What the status shows of it: nothing of Helm's about itself."""
+    monkeypatch.setenv("PATH", f"{Path(chart.helm).parent}:{os.environ['PATH']}")
+
+    with pytest.raises(Refusing) as refusal:
+        Rendering("v1.34.0", CHART).render("phi3", "models", values)
+
+    assert str(refusal.value) == said
 
 
 def test_every_alert_has_its_runbook(chart: Chart) -> None:

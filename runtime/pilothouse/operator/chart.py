@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import threading
 from collections import OrderedDict
@@ -94,7 +95,5 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def _said(stderr: str) -> str:
     """Helm's error as one line, without what it says about itself and where in the template it was."""
-    text = " ".join(stderr.split()).removeprefix("Error: ")
-    for before in ("error calling fail: ", "values don't meet the specifications of the schema(s) in the following chart(s): "):
-        text = text.rpartition(before)[2]
-    return text[:1000]
+    text = re.sub(r" Use --debug flag .*$", "", " ".join(stderr.split()))
+    return re.split(r"^Error: |execution error at \([^)]*\): |error calling fail: |in the following chart\(s\): ", text)[-1][:1000]
