@@ -1,7 +1,9 @@
 """The command line: light where it only helps, one line where a user can mend something."""
 
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,22 @@ def test_smoke_without_a_server_says_how_to_start_one(capsys: pytest.CaptureFixt
     """No server there is exit code 2, not a traceback."""
     assert main(["smoke", "http://127.0.0.1:9"]) == 2
     assert "start one with `pilothouse serve`" in capsys.readouterr().err
+
+
+def test_smoke_waits_until_somebody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who hangs up is asked again for as long as --wait says; who answers is judged at once."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            server.accept()[0].close()
+            with server.accept()[0] as second:
+                second.recv(4096)
+                second.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        code = main(["smoke", f"http://127.0.0.1:{server.getsockname()[1]}", "--wait", "60"])
+        thread.join(60)
+
+    assert code == 2
+    assert "is no Pilothouse server" in capsys.readouterr().err

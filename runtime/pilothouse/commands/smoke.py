@@ -6,6 +6,7 @@ import os
 import ssl
 import statistics
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pilothouse.errors import StartError
 
 if TYPE_CHECKING:
-    from pilothouse.smoke.client import Trust
+    from pilothouse.smoke.client import Client, Trust
+
+PAUSE = 0.5  # seconds between two tries to reach somebody
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,6 +26,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("--key-file", type=Path, help="file with the API key (or set PILOTHOUSE_API_KEY)")
     trusting(command)
     command.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for one answer (default: 60)")
+    command.add_argument("--wait", type=float, default=0.0, help="seconds to wait until somebody answers at all (default: 0)")
     command.add_argument(
         "--ask", action="append", default=[], metavar="TEXT", help="ask this as well, and report its answer and time; may be repeated"
     )
@@ -39,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     client = Client(args.url.rstrip("/"), key=_key(args.key_file), timeout=args.timeout, trust=trust(args))
     try:
-        model = checks.find_model(client)
+        model = _found(client, time.monotonic() + args.wait)
     except OSError as error:
         raise unreachable(args.url, error) from None
     except WrongAnswer as error:
@@ -65,6 +69,19 @@ def run(args: argparse.Namespace) -> int:
             print(f"asked {answer['question']!r}: {answer['text']!r} in {statistics.median(answer['milliseconds']):.0f} ms")
         print(f"{len(results) - len(failed)} of {len(results)} promises held by {model} at {args.url}")
     return 1 if failed else 0
+
+
+def _found(client: "Client", end: float) -> str:
+    """The model's name, as soon as somebody answers: a Service may know its pods a little later than the pods are ready."""
+    from pilothouse.smoke import checks
+
+    while True:
+        try:
+            return checks.find_model(client)
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) or time.monotonic() >= end:
+                raise
+            time.sleep(PAUSE)
 
 
 def trusting(command: argparse.ArgumentParser) -> None:
