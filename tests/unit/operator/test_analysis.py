@@ -10,7 +10,7 @@ SPAIN = "What is the capital of Spain?"
 
 
 def report(text: str = "Madrid.", milliseconds: float = 100.0, problem: str | None = None) -> dict[str, Any]:
-    times = [milliseconds, milliseconds * 9, milliseconds]  # one slow time is no slow version
+    times = [milliseconds * 3, milliseconds * 9, milliseconds]  # a busy node is no slow version
     return {"checks": [{"name": "parity", "problem": problem}], "answers": [{"question": SPAIN, "text": text, "milliseconds": times}]}
 
 
@@ -44,7 +44,7 @@ def test_answers_are_compared_with_the_serving_version() -> None:
 
 
 def test_slower_than_allowed_is_too_slow() -> None:
-    """By the median of each question, as a ratio to the serving version's."""
+    """By the fastest time of each question, as a ratio to the serving version's: a busy node makes some times slower, on either side."""
     policy = Analysis(max_slowdown_percent=50)
 
     assert judge(policy, report(milliseconds=149), report(milliseconds=100)) == PASSED
