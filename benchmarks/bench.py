@@ -38,12 +38,22 @@ def best_rate(folder: Path) -> float:
 def note(folder: Path, mode: str, parts: dict[str, Any] | None = None, field: Field | None = None) -> None:
     """What is known of this run, beside what is known of those before."""
     told = kept.facts(folder)
-    told |= {"machine": machine.facts(), "versions": makers.versions(), "threads": cpu.threads(), "mode": mode, "command": "scripts/bench"}
+    told |= {
+        "machine": machine.facts(),
+        "versions": makers.versions(),
+        "threads": cpu.threads(),
+        "layers": makers.LAYERS,
+        "mode": mode,
+        "command": "scripts/bench",
+    }
     told["parts"] = {**told.get("parts", {}), **(parts or {})}
     if field is not None:
         told["arms"] = {**told.get("arms", {}), **field.facts}
         told["missing"] = {**{name: why for name, why in told.get("missing", {}).items() if name not in field.facts}, **field.missing}
-    told["missing"] = {**told.get("missing", {}), **UNHAD}
+    told["missing"] = {
+        **told.get("missing", {}),
+        **{name: why for name, why in UNHAD.items() if name.split()[0] not in told.get("arms", {})},
+    }
     told["ratios"] = all_ratios(folder)
     kept.save_facts(folder, told)
 
@@ -72,7 +82,9 @@ def run(args: argparse.Namespace) -> int:
         field.close()
         for name in [one for one in wanted if one in PARTS]:
             say(f"{name}: {PARTS[name][0]}")
-            note(args.results, mode, {name: PARTS[name][1](args.full)})
+            with machine.Watch() as watch:
+                told = PARTS[name][1](args.full)
+            note(args.results, mode, {name: {"others": watch.others, **told}})
     except (Stopped, KeyboardInterrupt):
         say("stopped; what was measured is kept")
         return 130
@@ -108,6 +120,9 @@ def main(words: Sequence[str]) -> int:
     measured.add_argument("--full", action="store_true", help="every point, five blocks")
     measured.add_argument("--blocks", type=int, default=0, help="default: 2, full mode 5")
     measured.add_argument("--arms", nargs="+", default=(), help="only these")
+    measured.add_argument(
+        "--layers", type=int, default=4, help="of the slice; 32 are the whole Phi-3-mini (needs --results: the page is of 4)"
+    )
     measured.add_argument("--add", action="store_true", help="keep the blocks of before, and add to them")
     commands.add_parser("page")
     compared = commands.add_parser("compare")
@@ -122,6 +137,9 @@ def main(words: Sequence[str]) -> int:
         return 0
     if args.command == "compare":
         return compare(args.old, args.results)
+    if args.layers != makers.LAYERS and args.results == kept.FOLDER:
+        parser.error(f"--layers {args.layers} needs --results FOLDER before run: the page shows {makers.LAYERS}")
+    makers.LAYERS = args.layers
     unknown = set(args.scenarios) - {*SCENARIOS, *PARTS}
     if unknown:
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")

@@ -22,11 +22,13 @@ from environments import python_of
 HERE = Path(__file__).parent
 
 FORMATS = ("onnx", "gguf", "openvino")
+LAYERS = 4  # where nobody says another number; bench --layers changes it for its run
 BUILDER = ["-p", "int4", "-e", "cpu", "--extra_options", "int4_block_size=32", "int4_accuracy_level=4"]
 
 
-def model(form: str, layers: int = 4) -> Path:
+def model(form: str, layers: int = 0) -> Path:
     """The folder of the slice in this format; made when it is missing. Safe in several processes at once."""
+    layers = layers or LAYERS
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pilothouse" / "bench"
     cache.mkdir(parents=True, exist_ok=True)
     wanted = cache / f"slice{layers}-{_digest(form, layers)}" / form
@@ -46,13 +48,15 @@ def model(form: str, layers: int = 4) -> Path:
     return wanted
 
 
-def checkpoint(layers: int = 4) -> Path:
+def checkpoint(layers: int = 0) -> Path:
     """The checkpoint itself, in bf16, made again when it is gone."""
+    layers = layers or LAYERS
     return _checkpoint(model("onnx", layers).parent, layers)
 
 
-def bits_per_weight(form: str, layers: int = 4) -> float:
+def bits_per_weight(form: str, layers: int = 0) -> float:
     """Of the folder's files, over the checkpoint's parameters: embeddings that stay wide are in it."""
+    layers = layers or LAYERS
     parameters = layers * 3072 * (3 * 3072 + 3072 + 3 * 8192) + 2 * 32064 * 3072
     folder = checkpoint(layers) if form == "checkpoint" else model(form, layers)
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) * 8 / parameters

@@ -107,7 +107,7 @@ def arms(facts: Mapping[str, Any]) -> list[str]:
         lines += [f"- **{name}**: {told['name']} ({told['version']}{bits}). Tuning: {told['tuning']}."]
         if told["command"] != "in process":
             lines += ["  ```text", f"  {told['command']}", "  ```"]
-    lines += [f"- **{name}**: not had: {why}" for name, why in facts.get("missing", {}).items()]
+    lines += [f"- **{name}**: not measured: {why}" for name, why in facts.get("missing", {}).items()]
     return lines
 
 
@@ -149,5 +149,9 @@ def make(folder: Path = kept.FOLDER, page: Path = PAGE, write_plot: Callable[[Pa
         else:
             told += ["Not measured yet.", ""]
     for name, (title, _) in PARTS.items():
-        told += [f"## {name}. {title}", "", *(TABLES[name](parts[name]) if name in parts else ["Not measured yet."]), ""]
+        told += [f"## {name}. {title}", ""]
+        if name in parts:
+            told += [*TABLES[name](parts[name]), "", f"Others had {parts[name]['others']:.0%} of the machine meanwhile.", ""]
+        else:
+            told += ["Not measured yet.", ""]
     page.write_text("\n".join(told).rstrip() + "\n")

@@ -1,5 +1,6 @@
 """The tables of the scenarios that are no load."""
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -53,19 +54,25 @@ def chats(told: Told) -> list[str]:
 
 def soak(told: Told) -> list[str]:
     return [
-        f"`scripts/soak`: {told['minutes']:g} minutes of mixed traffic by {told['clients']} clients on the pocket model.", "",
+        f"`scripts/soak`: {told['minutes']:g} minutes of mixed traffic by {told['clients']} clients on the pocket model."
+        + ("" if told["minutes"] > 5 else " So short a run is mostly warm-up: what breaks shows, a slope does not; `--full` takes half an hour."), "",
         "| broken | resident, MiB | slope, MiB/min | files | threads |", "|---|---|---|---|---|",
         f"| {told['broken']} | {told['rss_mib']['first']} to {told['rss_mib']['last']} | {told['rss_slope_mib_per_minute']} | "
         f"{' to '.join(str(count) for count in told['files'].values())} | {' to '.join(str(count) for count in told['threads'].values())} |",
     ]  # fmt: skip
 
 
+def _share(told: Told, before: bool) -> str:
+    """The server's CPU on one side of the step, as a share of the machine."""
+    return f"{statistics.median(row['cpu'] for row in told['scrapes'] if (row['at'] < told['stepped']) is before):.0%}"
+
+
 def autoscale(told: Told) -> list[str]:
     asked = "never" if told["asked_after"] is None else f"{told['asked_after']:.1f} s after the step, at a scrape every 5 s"
     lines = [
         "8 clients, and 24 more from the step on: the server's own gauge of waiting requests, which the chart's HorizontalPodAutoscaler and KEDA",
-        f"objects read (one more replica above 2), and its CPU. The autoscaler would ask for another replica: {asked}. CPU use says nothing: it is",
-        "near its top before the step as well.", "", "| s from the step | waiting | CPU of the machine |", "|---|---|---|",
+        f"objects read (one more replica above 2), and its CPU. The autoscaler would ask for another replica: {asked}. The server's CPU was at",
+        f"{_share(told, before=True)} before the step and at {_share(told, before=False)} of the machine after it.", "", "| s from the step | waiting | CPU of the machine |", "|---|---|---|",
     ]  # fmt: skip
     return [*lines, *(f"| {row['at'] - told['stepped']:+.1f} | {row['waiting']:g} | {row['cpu']:.0%} |" for row in told["scrapes"])]
 

@@ -147,7 +147,7 @@ SCENARIOS = {
         Scenario(
             "S2", "More and more clients", "closed loop, 64 tokens in, lognormal 4 to 128 out; two requests a client, those of mlflow stock and mlserver one",
             [_sweep(1, 4, 1), _sweep(4, 4, 3), _sweep(16, 4, 2), _sweep(16, 4, 1, PYFUNCS)],
-            [*(_sweep(clients, 20, 4) for clients in (1, 2, 4, 8, 16, 32, 64)), _sweep(16, 20, 4, PYFUNCS)], SPEED,
+            [*(_sweep(clients, 20, 4) for clients in (1, 2, 4, 8, 16, 32, 64)), _sweep(16, 20, 4, (*PYFUNCS, "transformers"))], SPEED,
         ),
         Scenario(
             "S3", "More and more requests a second", "Poisson arrivals at a share of what Pilothouse answered at most in S2, 64 tokens in, "

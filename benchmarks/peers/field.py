@@ -14,7 +14,7 @@ from peers.llama_server import LlamaServer
 NAMES = ("paged", "slots", "openvino", "llama", "og-engine", "og-generator")
 
 
-def peer(name: str, *, rows: int, threads: int, layers: int = 4) -> Peer:
+def peer(name: str, *, rows: int, threads: int, layers: int = 0) -> Peer:
     """Not started yet; its model and its environment are there."""
     log = Path(tempfile.gettempdir()) / f"pilothouse-bench-{name}.log"
     if name in ("paged", "slots"):

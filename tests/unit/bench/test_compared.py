@@ -98,7 +98,7 @@ def test_the_page_is_made_of_what_is_kept(tmp_path: Path) -> None:
     assert "| 1 client | llama.cpp | 21 (20 to 22) |" in text
     assert "| 0.500 (0.500 to 0.500) |" in text
     assert "| 1 client | mlserver | failed: status 500 |" in text
-    assert "- **x**: not had: no" in text
+    assert "- **x**: not measured: no" in text
     assert "not measured" in text
 
 

@@ -33,7 +33,7 @@ NAMED: dict[str, Any] = {"type": "function", "function": {"name": "weather"}}
             OpenAIRequest(ChatRequest(HI), None, stream=True, include_usage=True),
         ),
         (
-            {"stream": True, "stream_options": {"include_usage": False, "include_obfuscation": True}},
+            {"stream": True, "stream_options": {"include_usage": False, "include_obfuscation": True, "continuous_usage_stats": True}},
             OpenAIRequest(ChatRequest(HI), None, stream=True),
         ),
         ({"stream_options": None}, OpenAIRequest(ChatRequest(HI), None)),

@@ -121,7 +121,7 @@ def _response_format() -> Schema:
 
 
 def _streaming() -> dict[str, Schema]:
-    stream_options = thing({}, settable({"include_usage": BOOLEAN, "include_obfuscation": BOOLEAN}))
+    stream_options = thing({}, settable({"include_usage": BOOLEAN, "include_obfuscation": BOOLEAN, "continuous_usage_stats": BOOLEAN}))
     return settable({"model": TEXT, "stream": BOOLEAN, "stream_options": stream_options})
 
 
