@@ -37,9 +37,10 @@ class Told:
 
     @property
     def steady(self) -> float:
-        """Tokens a second while all of the requests were answering."""
+        """Tokens a second while all of the requests were answering: each one's own rate then, summed up."""
         begin, end = max(times[0] for times in self.times), min(times[-1] for times in self.times)
-        return sum(1 for times in self.times for at in times if begin < at <= end) / (end - begin)
+        within = [[at for at in times if begin <= at <= end] for times in self.times]
+        return sum((len(times) - 1) / (times[-1] - times[0]) for times in within if len(times) > 1)
 
     def gaps(self, begin: float = 0.0, end: float = float("inf")) -> list[float]:
         """Seconds between tokens that follow each other in one answer, where the later one came within begin..end."""

@@ -77,10 +77,14 @@ class Answerer:
 
     async def streams(self, requests: tuple[ChatRequest, ...], *, protocol: str = "python") -> AsyncGenerator[tuple[int, Chunk], None]:
         """Chunks of several prompts as they come, each with its prompt's index. All of them are judged, and have a place, before any starts."""
-        if len(requests) > 1:
-            for request in requests:
-                self.planner.judge(request)
-            self.engine.reserve(sum(request.n for request in requests), requests[0].tenant or calls.current().tenant)
+        if len(requests) == 1:
+            async with aclosing(self.stream(requests[0], protocol=protocol)) as only:
+                async for chunk in only:
+                    yield 0, chunk
+            return
+        for request in requests:
+            self.planner.judge(request)
+        self.engine.reserve(sum(request.n for request in requests), requests[0].tenant or calls.current().tenant)
         async with aclosing(merged([self.stream(request, protocol=protocol) for request in requests])) as chunks:
             async for item in chunks:
                 yield item

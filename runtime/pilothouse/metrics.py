@@ -3,12 +3,15 @@
 No label takes a value that a client chose, and the gauges read the same numbers as readiness, at the moment of the scrape.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from pilothouse import calls
 from pilothouse.messages import Usage
@@ -19,7 +22,7 @@ FACTS = ("version", "digest", "engine", "device")
 OUTCOMES = ("ok", "refused", "failed", "cancelled")
 
 _FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-_NEXT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+NEXT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _QUEUE = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -47,7 +50,8 @@ class Metrics:
         self._first = Histogram(
             "pilothouse_time_to_first_token_seconds", "From a request's arrival to its first token", buckets=_FIRST, registry=r
         )
-        self._next = Histogram("pilothouse_inter_token_seconds", "Between two tokens of one answer", buckets=_NEXT, registry=r)
+        self._next = _Gaps("pilothouse_inter_token_seconds", "Between two tokens of one answer", NEXT)
+        r.register(self._next)
         self._queue = Histogram("pilothouse_queue_seconds", "Wait for a row in the engine", buckets=_QUEUE, registry=r)
         self._tokens = Counter("pilothouse_tokens", "Tokens by kind; cached ones are counted under prompt too", ["kind"], registry=r)
         self._requests = Counter(
@@ -99,6 +103,24 @@ class Metrics:
     def render(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Gaps(Collector):
+    """A histogram for what is observed with each token, on one thread: a tenth of what prometheus_client's costs."""
+
+    def __init__(self, name: str, about: str, bounds: tuple[float, ...]) -> None:
+        self._name, self._about, self._bounds = name, about, bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        up_to = list(accumulate(self._counts))
+        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
+        yield HistogramMetricFamily(self._name, self._about, buckets=list(zip(bounds, up_to, strict=True)), sum_value=self._sum)
 
 
 class _Gauges(Collector):

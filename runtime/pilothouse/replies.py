@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from pilothouse.errors import PilothouseError, Retryable, wire
 from pilothouse.messages import Chunk, Usage
@@ -45,15 +46,35 @@ def json(body: Any, status: int = 200, headers: dict[str, str] | None = None) ->
 
 async def streaming(events: AsyncGenerator[bytes, None]) -> Response:
     """The stream's answer, once its first event is there: until then a refusal is still a plain error."""
-    first = await anext(events)
+    return _Stream(await anext(events), events)
 
-    async def body() -> AsyncIterator[bytes]:
+
+class _Stream(StreamingResponse):
+    """Events as they come. A server of ours says how to send them the short way, and cancels this call when the client goes; elsewhere
+    Starlette sees to both."""
+
+    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(self._all(first, events), media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
+        self._first, self._events = first, events
+
+    @staticmethod
+    async def _all(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
         async with aclosing(events):
             yield first
             async for event in events:
                 yield event
 
-    return StreamingResponse(body(), media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        part = scope.get("state", {}).get("part")
+        if part is None:
+            await super().__call__(scope, receive, send)
+            return
+        async with aclosing(self._events) as events:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await part(self._first)
+            async for event in events:
+                await part(event)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def spelled(

@@ -2,7 +2,7 @@
 later is a last event, and the stream behind it is closed the moment the client is gone."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -37,19 +37,25 @@ class EventStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         headers += [(name.lower().encode(), value.encode()) for name, value in sse.HEADERS.items()]
+        part = scope["state"]["part"] or _long(send)
         async with aclosing(self._rest) as rest:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             if self._first:
-                await send({"type": "http.response.body", "body": self._first, "more_body": True})
+                await part(self._first)
             try:
                 async for event in rest:
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
+                    await part(event)
             except Exception as error:
                 scope["state"]["stream_broken"] = True
                 if not isinstance(error, PilothouseError):
                     log.exception("a stream failed")
-                await send({"type": "http.response.body", "body": sse.event(self._failed(error)), "more_body": True})
+                await part(sse.event(self._failed(error)))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _long(send: Send) -> Callable[[bytes], Awaitable[None]]:
+    """Pieces as messages, for a host that knows no shorter way."""
+    return lambda data: send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 async def _events(items: AsyncIterator[T], write: Callable[[T], bytes]) -> AsyncGenerator[bytes, None]:

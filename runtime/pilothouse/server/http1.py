@@ -2,29 +2,56 @@
 client that reads nothing. And with a short way for the chunks of a stream, which are most of what a server of answers sends."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import h11
 import orjson
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import Send
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 MAX_HEAD_BYTES = 16 * 1024  # of a request's line and headers
 
 
 class Connection(h11.Connection):
-    """h11's, whose state machine is asked once a response and not once a chunk: chunks don't change its state (3 us of a token's 50)."""
+    """h11's, whose state machine is asked once a response and not once a chunk: chunks don't change its state."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MAX_HEAD_BYTES)
         self._chunked = False
 
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
-        if self._chunked and type(event) is h11.Data and self.our_state is h11.SEND_BODY:
-            return [b"%x\r\n%b\r\n" % (len(event.data), event.data)] if event.data else []
         sent = super().send_with_data_passthrough(event)
         if type(event) is h11.Response:
             self._chunked = sent is not None and b"\r\ntransfer-encoding: chunked\r\n" in b"".join(sent).lower()
         return sent
+
+    def part(self, data: bytes) -> bytes:
+        """What stands on the wire for a piece, not empty, of the body that is being sent."""
+        if self._chunked and self.our_state is h11.SEND_BODY:
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        return self.send(h11.Data(data=data)) or b""
+
+
+Part = Callable[[bytes], Awaitable[None]]
+
+
+def parts(send: Send) -> Part | None:
+    """The short way out for the pieces of a stream whose response has begun: what uvicorn's `send` does for them, without a message that
+    every layer looks at (a fifth of a token's cost). None where `send` is not that of a connection of ours."""
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or not isinstance(cycle.conn, Connection):
+        return None
+    conn, flow, transport = cycle.conn, cycle.flow, cycle.transport
+    headless = cycle.scope["method"] == "HEAD"
+
+    async def part(data: bytes) -> None:
+        if flow.write_paused and not cycle.disconnected:
+            await flow.drain()
+        if data and not cycle.disconnected and not headless:
+            transport.write(conn.part(data))
+
+    return part
 
 
 def timed(seconds: float) -> type[H11Protocol]:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilothouse.errors import InvalidRequest, Overloaded, PayloadTooLarge, RequestTimeout, UnsupportedMedia
 from pilothouse.server.edge import header
+from pilothouse.server.http1 import Part
 
 LINGER_SECONDS = 1.0  # how long the rest of a refused body is read, so that the client sees the answer and no reset
 LINGER_BODIES = 4  # and how much of it, in largest bodies
@@ -36,8 +37,11 @@ class Upload:
             await self._app(scope, receive, send)
             return
         body = _Body(scope, receive, self._max_bytes, self._seconds, self._room)
+        reply = _Reply(send, body, scope["state"]["part"])
+        if reply.short is not None:
+            scope["state"]["part"] = reply.part
         try:
-            await self._app(scope, body.receive, _Reply(send, body).send)
+            await self._app(scope, body.receive, reply.send)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not body.gone or task is None or task.uncancel() > 0:
@@ -217,9 +221,10 @@ class _Inflate:
 class _Reply:
     """Ends the connection after a response that came before the end of the body, and keeps a stream from holding the event loop."""
 
-    def __init__(self, send: Send, body: _Body) -> None:
+    def __init__(self, send: Send, body: _Body, short: Part | None) -> None:
         self._send = send
         self._body = body
+        self.short = short
         self._parts = 0
 
     async def send(self, message: Message) -> None:
@@ -235,8 +240,17 @@ class _Reply:
             # The host reports a finished response as a disconnect too.
             self._body.answered = True
         else:
-            self._parts += 1
-            if self._parts % PARTS_AT_ONCE == 0:
-                # The host never waits where its buffer has room, nor once the client is gone: a stream must let others run, and be cancelled.
-                await asyncio.sleep(0)
+            await self._give_way()
         await self._send(message)
+
+    async def part(self, data: bytes) -> None:
+        """Send a piece of a stream the short way, once its response has begun; the end goes through `send`."""
+        await self._give_way()
+        assert self.short is not None
+        await self.short(data)
+
+    async def _give_way(self) -> None:
+        """The host never waits where its buffer has room, nor once the client is gone: a stream must let others run, and be cancelled."""
+        self._parts += 1
+        if self._parts % PARTS_AT_ONCE == 0:
+            await asyncio.sleep(0)

@@ -19,8 +19,12 @@ def said(connection: h11.Connection, request: bytes, headers: list[tuple[str, st
     connection.receive_data(request)
     while type(connection.next_event()) is h11.Request:
         pass
-    events = [h11.Response(status_code=200, headers=headers), *[h11.Data(data=part) for part in parts], h11.EndOfMessage()]
-    return [connection.send(event) for event in events]
+    head = connection.send(h11.Response(status_code=200, headers=headers))
+    return [head, *[piece(connection, part) for part in parts], connection.send(h11.EndOfMessage())]
+
+
+def piece(connection: h11.Connection, part: bytes) -> bytes | None:
+    return connection.part(part) if isinstance(connection, Connection) and part else connection.send(h11.Data(data=part))
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
@@ -47,4 +51,4 @@ def test_chunks_are_h11s_chunks(parts: list[bytes]) -> None:
 def test_a_chunk_out_of_turn_is_refused() -> None:
     """Data before a response's head is h11's to refuse."""
     with pytest.raises(h11.LocalProtocolError):
-        Connection().send(h11.Data(data=b"early"))
+        Connection().part(b"early")

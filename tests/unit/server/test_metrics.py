@@ -1,8 +1,10 @@
 """The metrics themselves: names, kinds, and labels that stay bounded whatever they are told."""
 
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
 from pilothouse import calls
 from pilothouse.messages import Usage
-from pilothouse.metrics import OUTCOMES, PROTOCOLS, Metrics
+from pilothouse.metrics import NEXT, OUTCOMES, PROTOCOLS, Metrics
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
@@ -58,3 +60,18 @@ async def test_the_edge_knows_the_protocol_best() -> None:
     calls.begin(calls.Call(protocol="grpc"))
     metrics.outcome("v2", "ok")
     assert changed(metrics, before) == {'pilothouse_requests_total{outcome="ok",protocol="grpc"}': 1}
+
+
+def test_the_gaps_between_tokens_read_as_a_histogram_of_the_clients_own() -> None:
+    """Every bucket, bound, sum and count as prometheus_client's Histogram writes them; bounds belong to their bucket."""
+    metrics, registry = Metrics(), CollectorRegistry()
+    name, about = "pilothouse_inter_token_seconds", "Between two tokens of one answer"
+    theirs = Histogram(name, about, buckets=NEXT, registry=registry)
+    for seconds in (0.0004, 0.001, 0.0011, 0.25, 2.5, 9.0):
+        metrics.next_token(seconds)
+        theirs.observe(seconds)
+
+    def lines(text: bytes) -> list[str]:
+        return [line for line in text.decode().splitlines() if name in line and "_created" not in line]
+
+    assert lines(metrics.render()) == lines(generate_latest(registry))
