@@ -1,10 +1,12 @@
 """The API server refuses what can't be served, when it is applied, with the way out; and knows the resource as its own kinds."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from support.chart import ROOT
 from support.cluster import Space
 from support.operating import Operator, Served
 
@@ -27,6 +29,7 @@ IMAGE: dict[str, Any] = {"source": {"image": {}}}
         ({**IMAGE, "autoscaling": {"kind": "hpa", "minReplicas": 3, "maxReplicas": 2}}, "raise it"),
         ({**IMAGE, "image": {"tag": "x", "digest": "sha256:" + "0" * 64}}, "remove image.tag"),
         ({**IMAGE, "apiKeys": {"existingSecret": "keys"}}, "name it in apiKeys.testKey, or set rollout.smoke: false"),
+        ({**IMAGE, "rollout": {"smoke": False, "analysis": {}}}, "remove rollout.analysis, or set rollout.smoke: true"),
         ({**IMAGE, "settings": {"queue": -1}}, "spec.settings.queue"),
         ({**IMAGE, "settings": {"quue": 3}}, 'unknown field "spec.settings.quue"'),
         ({**IMAGE, "values": {"drainSeconds": 0}}, "spec.values.drainSeconds"),
@@ -43,6 +46,17 @@ def test_wrong_value_is_refused_at_apply(operator: Operator, space: Space, spec:
 
     assert said in answer
     assert 'languagemodels.pilothouse.org "wrong" not found' in space.kubectl("get", "languagemodel", "wrong", check=False)
+
+
+@pytest.mark.parametrize("page", ["docs/operator.md", "charts/pilothouse-operator/templates/NOTES.txt"])
+def test_example_of_the_page_is_taken(operator: Operator, space: Space, page: str) -> None:
+    """Every manifest between the lines of a `kubectl apply`, as it stands."""
+    text = (ROOT / page).read_text().replace("\n  ", "\n") if page.endswith(".txt") else (ROOT / page).read_text()
+    manifests = re.findall(r"kubectl apply -f - <<'MODEL'\n(.*?)\nMODEL", text, re.S)
+
+    assert manifests
+    for manifest in manifests:
+        assert "created (server dry run)" in space.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=manifest)
 
 
 @pytest.mark.parametrize("name", ["phi.3", "3phi", "a" * 41])

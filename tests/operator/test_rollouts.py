@@ -1,5 +1,6 @@
 """Moving an alias of a real MLflow registry is a rollout: with no request lost, and back again, with the reason, where the version is bad."""
 
+import subprocess
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -64,8 +65,9 @@ def served(operator: Operator, space: Space, versions: Versions) -> Served:
 @pytest.fixture
 def calm(served: Served, versions: Versions) -> Served:
     """It serves the first version, and nothing is under way."""
-    served.patch({"rollout": {"pause": False, "analysis": {"questions": [SPAIN], "sameAnswers": True, "maxSlowdownPercent": None}}})
-    versions.point("first")
+    served.patch({"rollout": {"pause": False, "analysis": None}})  # whatever serves: nothing is compared with it on the way back
+    served.serving(versions.point("first"))
+    served.patch({"rollout": {"analysis": {"questions": [SPAIN], "sameAnswers": True, "samples": 3}}})
     served.serving(versions.number("first"))
     return served
 
@@ -109,7 +111,7 @@ def test_alias_that_moves_is_a_rollout_that_loses_no_request(calm: Served, versi
 def test_bad_version_is_taken_back_and_the_old_pods_never_go(calm: Served, versions: Versions, name: str, reason: str, said: str) -> None:
     """Its reason stands in the status, in an Event and as a tag of the version; the very same pods answered all the while."""
     if name == "slow":  # its long beginning changes what it says too: here only the time counts
-        calm.patch({"rollout": {"analysis": {"questions": None, "sameAnswers": False, "maxSlowdownPercent": 60}}})
+        calm.patch({"rollout": {"analysis": {"questions": None, "sameAnswers": False, "maxSlowdownPercent": 60, "samples": 5}}})
         calm.serving(versions.number("first"))
     before, report, version = calm.pods(), dict[str, Any](), versions.number(name)
     with probing(calm, node(calm.space), report, rate=4.0):
@@ -159,6 +161,36 @@ def test_registry_that_is_down_changes_nothing_that_serves(calm: Served, version
     assert calm.pods() == before
 
     versions.registry.up()
+
+    calm.serving(versions.point("second"), 360)
+
+
+def test_webhook_is_heard_by_either_operator(operator: Operator, registry: Registry, calm: Served, versions: Versions) -> None:
+    """Delivered to the one that does not lead; the alias is asked for again at once, and not a day later."""
+    hooked = Served(calm.space, "hooked")
+    spec = from_registry(registry, "phi3", smoke=False)
+    spec["source"]["registry"]["pollSeconds"] = 86400
+    hooked.apply({**spec, "replicas": 0})
+    try:
+        hooked.reason("Progressing", "UpToDate")
+        assert hooked.status["resolved"]["version"] == versions.number("first")
+        registry.webhook(f"http://{operator.waiting()['status']['podIP']}:8080/webhooks/mlflow")
+
+        version = versions.point("second")
+
+        until("the alias was asked for", lambda: hooked.status["resolved"]["version"] == version)
+        assert hooked.status["told"]
+    finally:
+        hooked.remove()
+        versions.point("first")
+
+
+def test_api_server_that_goes_away_loses_nothing(calm: Served, versions: Versions) -> None:
+    """It is killed; the watches come back, or another operator leads, and an alias that moves is followed as before."""
+    versions.number("second")
+    node = ["docker", "exec", "pilothouse-control-plane"]
+    subprocess.run([*node, "pkill", "-KILL", "-x", "kube-apiserver"], check=True, timeout=60)
+    until("the API server answers again", lambda: calm.space.kubectl("get", "--raw", "/readyz", check=False) == "ok", 180)
 
     calm.serving(versions.point("second"), 360)
 

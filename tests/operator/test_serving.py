@@ -5,7 +5,7 @@ import time
 
 from pilothouse.models.pocket import answers
 from pilothouse.smoke import checks
-from support.cluster import until
+from support.cluster import Space, until
 from support.operating import Operator, Registry, Served, from_registry
 
 IMAGE = {"source": {"image": {}}}
@@ -44,6 +44,30 @@ def test_drift_is_put_back(model: Served) -> None:
 
     assert space.get("service", "phi3")["metadata"]["uid"] != before
     assert space.get("deployment", "phi3")["metadata"]["annotations"]["somebody"] == "else"
+
+
+def test_autoscaler_begins_with_as_many_as_there_are(model: Served) -> None:
+    """Who no longer says how many pods takes none away; and a number that is said again counts."""
+    space = model.space
+    model.apply({**IMAGE, "replicas": 2})
+    model.serving()
+    before = model.pods()
+    assert len(before) == 2
+
+    for most in (3, 4):
+        model.apply({**IMAGE, "autoscaling": {"kind": "hpa", "minReplicas": 1, "maxReplicas": most}})
+        until("the autoscaler is as asked", lambda most=most: _most(space) == most)
+        model.serving()
+        assert (space.get("deployment", "phi3")["spec"]["replicas"], model.pods()) == (2, before)
+
+    model.apply({**IMAGE, "replicas": 1})
+    until("the autoscaler is gone", lambda: _most(space) is None)
+    until("one pod stays", lambda: len(model.pods()) == 1)
+
+
+def _most(space: Space) -> int | None:
+    found = space.get("horizontalpodautoscalers")
+    return found[0]["spec"]["maxReplicas"] if found else None
 
 
 def test_deletion_takes_everything_away(model: Served) -> None:

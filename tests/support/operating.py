@@ -14,10 +14,12 @@ from typing import Any
 from pilothouse.smoke.client import Client
 from support.chart import ROOT, Values, merge
 from support.cluster import CONTEXT, ENVIRONMENT, SMALL, Space, until
+from support.tracking import WEBHOOKS
 
 CHART = ROOT / "charts" / "pilothouse-operator"
 MLFLOW = os.environ.get("PILOTHOUSE_TEST_MLFLOW", "pilothouse-test-mlflow:3.17.2")
 LABEL = "pilothouse.org/languagemodel"
+SECRET = "the webhooks of these tests are signed by this"
 Object = dict[str, Any]
 
 
@@ -45,9 +47,18 @@ class Operator:
     name: str = "pilothouse-operator"
 
     def install(self, *settings: str) -> None:
-        """Install or upgrade, and wait until it is ready. Two replicas on nodes that have the image."""
+        """Install or upgrade, with webhooks, and wait until it is ready. Two replicas on nodes that have the image."""
+        self.space.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "webhook"}, "stringData": {"secret": SECRET}})
         line = ["helm", "--kube-context", CONTEXT, "--namespace", self.space.name, "upgrade", "--install", self.name, str(CHART), "--wait"]
-        line += ["--timeout", "120s", "--set", "nodeSelector.pilothouse/pool=cpu", *(f"--set={one}" for one in settings)]
+        line += [
+            "--timeout",
+            "120s",
+            "--set",
+            "nodeSelector.pilothouse/pool=cpu",
+            "--set",
+            "webhook.existingSecret=webhook",
+            *(f"--set={one}" for one in settings),
+        ]
         done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stderr[-2000:]
 
@@ -59,6 +70,10 @@ class Operator:
     def pods(self) -> list[Object]:
         found: list[Object] = self.space.get("pods", "-l", f"app.kubernetes.io/name={self.name}")
         return found
+
+    def waiting(self) -> Object:
+        """The pod that does not lead."""
+        return next(pod for pod in self.pods() if pod["metadata"]["name"] != self.leader() and "deletionTimestamp" not in pod["metadata"])
 
     def metrics(self) -> dict[str, float]:
         """Samples of the leader's exposition, by name and labels."""
@@ -83,7 +98,7 @@ class Registry:
             "name": "mlflow",
             "image": MLFLOW,
             "ports": [{"containerPort": 5000}],
-            "env": [{"name": "_MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "value": "true"}],
+            "env": [{"name": name, "value": value} for name, value in WEBHOOKS.items()],
             "readinessProbe": {"httpGet": {"path": "/health", "port": 5000}, "periodSeconds": 2, "timeoutSeconds": 5},
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
             "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}],
@@ -178,6 +193,13 @@ class Registry:
         with self.reached() as url:
             body = {"name": name, "alias": alias, "version": version}
             assert Client(url).post("/api/2.0/mlflow/registered-models/alias", body).status == 200
+
+    def webhook(self, url: str) -> None:
+        """Have moved aliases delivered there, signed by `SECRET`."""
+        with self.reached() as own:
+            events = [{"entity": "MODEL_VERSION_ALIAS", "action": "CREATED"}]
+            made = Client(own).post("/api/2.0/mlflow/webhooks", {"name": "tests", "url": url, "secret": SECRET, "events": events})
+        assert made.status == 200, made.body
 
     def tags(self, name: str, version: str) -> dict[str, str]:
         with self.reached() as url:
