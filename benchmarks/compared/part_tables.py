@@ -15,7 +15,8 @@ def _range(told: Told, form: str = "{:.3g}") -> str:
 
 def layers(told: Told) -> list[str]:
     lines = [
-        "`scripts/bench-layers`: our own bare loop in process, and what each layer adds. CPU is the server's, the bare loop's subtracted.", "",
+        "`scripts/bench-layers`: our own bare loop in process, and what each layer adds. CPU is the server's, the bare loop's subtracted."
+        + (f" {told['blocks']} blocks of one request a client, {told['tokens']} tokens each, {told['when']}." if "when" in told else ""), "",
         "| clients | arm | tokens/s | of bare | TTFT over bare, ms | CPU over bare, us a token |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in told["rows"]:
