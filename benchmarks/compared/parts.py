@@ -56,26 +56,32 @@ def _forget(folder: Path) -> None:
                 os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def _start(name: str, hot: bool) -> Told:
+    """One start of one server."""
+    one = served.server(name, rows=16, threads=cpu.threads())
+    if not hot:
+        _forget(makers.model(one.recipe.weights))
+    with machine.Watch() as watch:
+        try:
+            one.start()
+            first, again = (drive(one.target, unlike(seed, 1, 16, 1), 1).answers[0] for seed in (1, 2))
+        except SystemExit as error:
+            return {"hot": hot, "others": 0.0, "failed": str(error)}
+        finally:
+            one.stop()
+    told = {"hot": hot, "ready": one.ready_seconds, "first": first.e2e, "again": again.e2e, "failed": first.failure}
+    return told | {"others": watch.others}
+
+
 def starts(full: bool) -> Told:
     """S8: each server from exec until it is ready, until its first answer, and the same answer warm; files in the page cache, and not."""
-    told: Told = {}
+    told: dict[str, list[Told]] = {}
     for hot in (True, False):
         for _ in range(3 if full else 1):
             for name in STARTED:
-                one = served.server(name, rows=16, threads=cpu.threads())
-                if not hot:
-                    _forget(makers.model(one.recipe.weights))
-                with machine.Watch() as watch:
-                    try:
-                        one.start()
-                        first, again = (drive(one.target, unlike(seed, 1, 16, 1), 1) for seed in (1, 2))
-                    except SystemExit as error:
-                        told.setdefault(name, []).append({"failed": str(error)})
-                        continue
-                    finally:
-                        one.stop()
-                row = {"hot": hot, "ready": one.ready_seconds, "first": first.answers[0].e2e, "again": again.answers[0].e2e}
-                row |= {"others": watch.others, "failed": first.answers[0].failure}
+                row = _start(name, hot)
+                if row["others"] > machine.VOID:
+                    row = min(row, _start(name, hot), key=lambda tried: float(tried["others"]))
                 told.setdefault(name, []).append(row)
     return {"starts": told}
 
