@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import machine
 from client.summary import Numbers
 from results import Range, spread
 
@@ -64,19 +65,22 @@ def _layer(metric: str, worst: Callable[[Sequence[float]], float]) -> Callable[[
     return read
 
 
-def _start(over: str, under: str | None, minus: bool = False) -> Callable[[Found, Parts], Range | None]:
+def _hot(parts: Parts, name: str) -> list[Mapping[str, Any]]:
+    """Starts with files in the page cache that neighbours left alone."""
+    rows = parts.get("S8", {}).get("starts", {}).get(name, ())
+    return [row for row in rows if row["hot"] and not row["failed"] and row["others"] <= machine.VOID]
+
+
+def _start(over: str, under: str) -> Callable[[Found, Parts], Range | None]:
     def read(found: Found, parts: Parts) -> Range | None:
-        told = parts.get("S8", {}).get("starts", {})
-        mine = [row["ready"] for row in told.get(over, ()) if row.get("hot") and "ready" in row]
-        others = [row["ready"] for row in told.get(under, ()) if row.get("hot") and "ready" in row]
-        return _single([one / other for one, other in zip(mine, others, strict=False)])
+        both = zip(_hot(parts, over), _hot(parts, under), strict=False)
+        return _single([mine["ready"] / other["ready"] for mine, other in both])
 
     return read
 
 
 def _first_token(found: Found, parts: Parts) -> Range | None:
-    rows = [row for row in parts.get("S8", {}).get("starts", {}).get("pilothouse", ()) if row.get("hot") and "first" in row]
-    return _single([row["first"] / row["again"] for row in rows])
+    return _single([row["first"] / row["again"] for row in _hot(parts, "pilothouse")])
 
 
 def _chats(found: Found, parts: Parts) -> Range | None:

@@ -93,7 +93,7 @@ def goals(found: Found, parts: Mapping[str, Any], features: Sequence[str], reaso
         told = goal.read(found, parts)
         wanted = f"{'at least' if goal.at_least else 'at most'} {goal.goal:.3g}"
         if told is None:
-            lines.append(f"| {goal.id} | {goal.text} | {wanted} | not measured | | |")
+            lines.append(f"| {goal.id} | {goal.text} | {wanted} | not measured | | {reasons.get(goal.text, '')} |")
             continue
         word = "not promised here" if goal.needs and not int8 else "yes" if goal.met(told) else "NO"
         lines.append(f"| {goal.id} | {goal.text} | {wanted} | {told} | {word} | {'' if goal.met(told) else reasons.get(goal.text, '')} |")
