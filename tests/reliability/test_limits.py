@@ -134,6 +134,7 @@ def judge(reply: Reply) -> None:
     assert not any(word in reply.body for word in INSIDE), reply
 
 
+@pytest.mark.timeout(1200 if FULL else 120)
 def test_no_body_breaks_the_server(quick: Served) -> None:
     """Generated bodies for every route that answers, well-formed and not."""
     client = Client(quick.rest, timeout=ANSWERED)
@@ -263,6 +264,7 @@ async def test_hostile_documents_do_not_disturb_others(quick: Served, asks: Clie
     assert all(told.whole for told in others)
 
 
+@pytest.mark.timeout(600 if FULL else 120)
 async def test_metrics_remember_no_clients_word(quick: Served, asks: Clients) -> None:
     """Random model names, paths, methods, ids and keys, over REST and gRPC: not one series more than before."""
     draw = random.Random(3)

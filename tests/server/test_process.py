@@ -120,7 +120,7 @@ async def load_on(addresses: dict[str, str], count: int) -> tuple[list["asyncio.
 async def test_a_signal_under_load_loses_nothing(how: str) -> None:
     """SIGTERM, SIGINT, either to the whole group, and more of them until the end: every answer is whole, and the exit code 0."""
     counted = "".join(f"{n} " for n in range(4000))
-    async with process() as run:
+    async with process(lame_duck_seconds=1) as run:  # who has asked is heard in it, on a busy machine too
         await run.addresses()
         tasks, begun = await load_on(await run.addresses(), 2)
         await asyncio.wait_for(begun.wait(), PATIENCE)
@@ -139,6 +139,24 @@ async def test_a_signal_under_load_loses_nothing(how: str) -> None:
 
         assert answers == ["count 4000"] * 2 + [counted] * 2 + ["count 4000"] * 2 + [counted] * 2
         assert (code, [line["message"] for line in log if line["level"] in ("warning", "error")]) == (0, [])
+
+
+async def test_what_came_while_the_process_stood_still_is_read() -> None:
+    """A process that gets no time for longer than a request's head may take reads what has arrived meanwhile before it judges."""
+    async with process(upload_seconds=2) as run:
+        await run.addresses()
+        rest = (await run.addresses())["rest"].removeprefix("http://")
+        reader, writer = await asyncio.open_connection(*rest.rsplit(":", 1))
+        async with httpx.AsyncClient(base_url=f"http://{rest}") as client:
+            assert (await client.get("/v2/health/live")).status_code == 200  # so the connection before it was taken, too
+        run.process.send_signal(signal.SIGSTOP)
+        writer.write(b"GET /v2/health/live HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+        reply = asyncio.create_task(reader.read())
+        await asyncio.wait({reply}, timeout=2.5)
+        run.process.send_signal(signal.SIGCONT)
+
+        assert (await asyncio.wait_for(reply, PATIENCE)).startswith(b"HTTP/1.1 200 ")
+        writer.close()
 
 
 async def test_a_signal_before_the_loop_runs_is_a_clean_stop() -> None:

@@ -11,6 +11,7 @@ from starlette.types import Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 MAX_HEAD_BYTES = 16 * 1024  # of a request's line and headers
+SETTLE_SECONDS = 0.1
 
 
 class Connection(h11.Connection):
@@ -112,6 +113,10 @@ def timed(seconds: float) -> type[H11Protocol]:
                 self._clock = None
 
         def _expire(self) -> None:
+            """A loop that was kept busy runs its clocks before it reads its sockets: what has come meanwhile is read first."""
+            self._clock = self.loop.call_later(SETTLE_SECONDS, self._end)
+
+        def _end(self) -> None:
             self._clock = None
             if self.transport.is_closing():
                 return
