@@ -11,6 +11,7 @@ from mlserver.grpc import dataplane_pb2 as pb
 
 PATIENCE = 60.0  # seconds for an answer that must come
 CHANNELS = 8
+UNSENT = "Internal error from Core"  # the asyncio client's own words for a call that its closing connection would not take
 SERVICE = "/inference.GRPCInferenceService/"
 MLSERVER = (("pilothouse-stream", "mlserver"),)
 
@@ -206,7 +207,12 @@ class Clients:
             async for data in call:
                 _add(told, data)
         except aio.AioRpcError as error:
-            failed = _failed(error)
+            try:
+                failed = _failed(error)
+            except Refused:
+                if told.text:
+                    raise Cut(error.details()) from None
+                raise
             failed.text = told.text
             return failed
         return told
@@ -239,6 +245,8 @@ def _failed(error: aio.AioRpcError) -> Told:
     trailers = dict(error.trailing_metadata() or ())
     code = error.code()
     if code is StatusCode.UNAVAILABLE and "x-request-id" not in trailers:  # the transport's word and not the server's
+        raise Refused(error.details()) from None
+    if code is StatusCode.INTERNAL and error.details() == UNSENT and not trailers:
         raise Refused(error.details()) from None
     return Told(code.name, error=error.details() or "", retry_after=trailers.get("retry-after"))
 

@@ -17,6 +17,7 @@ log = logging.getLogger("pilothouse.server")
 
 FLUSH_SECONDS = 0.5  # for a last error to reach its client
 UNLOAD_SECONDS = 1.0
+SETTLE_SECONDS = 0.3  # of refusals by name before gRPC's port closes, where calls come in numbers
 
 
 async def leave(server: "PilothouseServer", *, lame_duck_seconds: float, drain_seconds: float) -> bool:
@@ -27,7 +28,7 @@ async def leave(server: "PilothouseServer", *, lame_duck_seconds: float, drain_s
     server.health.phase = Phase.CLOSED
     await server.rest.stop()
     rest = server.tasks[0]
-    calls = asyncio.create_task(server.grpc.stop(drain_seconds + 10))
+    calls = asyncio.create_task(server.grpc.stop(drain_seconds + 10, settle=min(SETTLE_SECONDS, drain_seconds)))
     unloaded = True
     if not await _within(drain_seconds, rest, calls):
         if drain_seconds:  # else nobody was promised any
