@@ -6,6 +6,8 @@ Triton's message.
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any
@@ -21,7 +23,7 @@ from pilothouse.bulk import apart
 from pilothouse.errors import NotReady, PermissionDenied, PilothouseError
 from pilothouse.metrics import Metrics
 from pilothouse.server.catalog import Catalog
-from pilothouse.server.finished import Finished
+from pilothouse.server.finished import ANSWERS, Finished
 from pilothouse.server.grpc_account import Account
 from pilothouse.server.grpc_messages import datatype_name, parse, request_from, response_to, stream_item
 from pilothouse.server.health import Health
@@ -62,6 +64,12 @@ class Calls:
         self._metrics = metrics
         self._repository = repository
         self._repository_api = repository_api
+        self._recent: deque[tuple[float, str]] = deque(maxlen=64)
+
+    def callers(self, seconds: float) -> int:
+        """How many connections had a call begin within the last `seconds`, of the last 64 calls."""
+        since = time.monotonic() - seconds
+        return len({peer for at, peer in self._recent if at >= since})
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """Method name to handler, all of them bytes in and bytes out."""
@@ -90,6 +98,8 @@ class Calls:
         return handle
 
     def _account(self, name: str, context: Any) -> Account:
+        if name in ANSWERS:
+            self._recent.append((time.monotonic(), context.peer()))
         return Account(name, context, self._metrics, self._finished)
 
     # -- the standard calls ----------------------------------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 """The gRPC port: our calls, the standard health service and reflection, on a port that is never shared, behind the same keys."""
 
 import asyncio
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from pilothouse.server.traces import Traces
 
 _STREAMS = 1024  # at once on one connection
-BUSY_CALLS = 4  # begun within a second: they come in numbers
+BUSY_CLIENTS = 4  # connections whose calls began within a second: they come in numbers
 
 
 class Grpc:
@@ -91,11 +89,11 @@ class Grpc:
     async def stop(self, grace: float | None, *, settle: float = 0.0) -> None:
         """Take no new calls; those that run have `grace` seconds, None: they end now.
 
-        The library ends what it has not yet handed over as CANCELLED, which tells a client nothing. Where calls come in numbers some always wait
-        there, so for `settle` seconds new ones are refused by name first. Where they come singly each is served until its client is told to go
+        The library ends what it has not yet handed over as CANCELLED, which tells a client nothing. Where many clients call at once some always wait
+        there, so for `settle` seconds new calls are refused by name first. Where one or two do, each call is served until its client is told to go
         elsewhere: a refusal would meet more of them (five of 3000 in a rollout) than the library ends.
         """
-        if self._gate.busy:
+        if self._handlers.callers(1.0) >= BUSY_CLIENTS:
             self._gate.closed = True
             await asyncio.sleep(settle)
         await self._server.stop(grace)
@@ -145,16 +143,10 @@ class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
 
     def __init__(self, keys: Keys | None, known: Collection[str], finished: Finished, traces: "Traces | None") -> None:
         self.closed = False  # new calls are refused by name
-        self._recent: deque[float] = deque(maxlen=BUSY_CALLS)
         self._keys = keys
         self._finished = finished
         self._traces = traces
         self._known = known
-
-    @property
-    def busy(self) -> bool:
-        """Whether `BUSY_CALLS` began within the last second."""
-        return len(self._recent) == BUSY_CALLS and time.monotonic() - self._recent[0] < 1.0
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         metadata = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
@@ -164,7 +156,6 @@ class _Gate(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
             call.trace = self._traces.name(call, details.method.rpartition("/")[2], "OK")
         calls.begin(call)
         if details.method not in OPEN_METHODS:
-            self._recent.append(time.monotonic())
             try:
                 if self._keys is not None:
                     call.tenant = self._keys.admit(*(value for key, value in details.invocation_metadata or () if key == "authorization"))
