@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pilothouse.server.traces import Traces
 
 _STREAMS = 1024  # at once on one connection
+AGE_SECONDS = 4.0  # of a connection; less than a pod that is taken out still serves
 BUSY_CLIENTS = 4  # connections whose calls began within a second: they come in numbers
 
 
@@ -76,6 +77,7 @@ class Grpc:
                 ("grpc.max_receive_message_length", self._settings.grpc_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", _STREAMS),
+                *self._ages(),
             ],
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
@@ -85,6 +87,11 @@ class Grpc:
         reflector = reflection.aio.ReflectionServicer(names, pool=reflected(health_pb2, reflection_pb2))
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, generic)
         return server
+
+    def _ages(self) -> list[tuple[str, int]]:
+        """A channel stays on its connection, behind a Service on one pod, until it is told to go; the library tells it when it stops, and by then
+        ends what arrives as CANCELLED. Told in time it goes without a loss: what runs ends where it began, the next call goes to whoever is there."""
+        return [("grpc.max_connection_age_ms", round(AGE_SECONDS * 1000))] if self._settings.lame_duck_seconds else []
 
     async def stop(self, grace: float | None, *, settle: float = 0.0) -> None:
         """Take no new calls; those that run have `grace` seconds, None: they end now.
