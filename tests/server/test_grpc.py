@@ -1,5 +1,6 @@
 """V2 over gRPC, as a client sees it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mlserver.grpc import dataplane_pb2 as pb
 
 from pilothouse import errors
-from server.running import Running, bounded, running
+from pilothouse.server import grpc_server
+from pilothouse.server.grpc_account import Account
+from server.running import PATIENCE, Running, bounded, running
 from server.toy import FAILURES
 
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -264,3 +267,32 @@ async def test_reflection_tells_the_stream_as_it_is() -> None:
         names = [service.name for service in services.list_services_response.service]
         assert names == ["grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", "inference.GRPCInferenceService"]
         assert len(schema.file_descriptor_response.file_descriptor_proto) == 1
+
+
+async def test_an_old_connection_is_left_without_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel goes to a new connection again and again, so that none is left on a server that is taken out; every call is answered, and a stream
+    that is longer than a connection's life stays whole."""
+    monkeypatch.setattr(grpc_server, "AGE_SECONDS", 0.2)
+    peers = set()
+    async with running(lame_duck_seconds=1) as run:
+        account = Account.__aenter__
+
+        async def entered(self: Account) -> None:
+            peers.add(self._context.peer())
+            await account(self)
+
+        monkeypatch.setattr(Account, "__aenter__", entered)
+        call = run.channel.stream_stream(STREAM)(metadata=MLSERVER)
+        await call.write(asked("first").SerializeToString())
+        assert await bounded(call.read())
+        async with asyncio.timeout(PATIENCE):
+            while len(peers) < 4:
+                await run.stub.ModelInfer(asked("hello"))
+        await call.write(asked("last").SerializeToString())
+        await call.done_writing()
+        rest = []
+        while (message := await bounded(call.read())) is not aio.EOF:
+            rest.append(message)
+        code = await call.code()
+
+    assert (b"last" in b"".join(rest), code) == (True, grpc.StatusCode.OK)
