@@ -97,7 +97,7 @@ async def test_the_queue_is_bounded_by_tokens(crowded: Served, modest: Clients) 
     refused = [answer.error for answer in told if not answer.whole]
     assert set(refused) == {"the queue is full (2000 prompt tokens may wait); try again later"}
     assert all(answer.refused for answer in told if not answer.whole)
-    assert 1 <= len(refused) <= 5
+    assert 1 <= len(refused) < len(told)  # how many depends on how many had their row before the others came
 
 
 async def test_the_queue_is_bounded_by_time() -> None:

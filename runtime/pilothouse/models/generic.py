@@ -104,7 +104,7 @@ class GenericModel:
         except Exception as error:
             if isinstance(error.__context__, PilothouseError):  # judged in `_ask`, then wrapped by MLflow
                 raise error.__context__ from None
-            log.info("an /invocations body was refused: %s: %s", type(error).__name__, tracking.said(error))
+            log.info("an /invocations body was refused: %s", type(error).__name__)  # its text holds what was sent
             raise InvalidRequest(
                 "the body is none that MLflow reads for this model: send one of dataframe_split, dataframe_records, inputs, instances"
                 + self._wanted()
@@ -123,7 +123,7 @@ class GenericModel:
             if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
                 log.exception("the model failed")
                 raise EngineFailed from error
-            log.info("a request was refused: %s", tracking.said(error))
+            log.info("a request was refused: %s", error.error_code)  # its text holds what was sent
             raise InvalidRequest(f"the input does not fit the model{self._wanted()}", field="inputs") from None
         except Exception as error:
             log.exception("the model failed")
