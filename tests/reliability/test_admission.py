@@ -52,7 +52,7 @@ async def test_every_answer_is_whole_or_a_typed_refusal(crowded: Served, greedy:
 
     whole = [answer for answer in told if answer.whole]
     assert all(answer.refused for answer in told if not answer.whole)
-    assert {answer.status for answer in told} == {200, "OK", 429, "RESOURCE_EXHAUSTED"}
+    assert {answer.status for answer in told} <= {200, "OK", 429, "RESOURCE_EXHAUSTED"}  # whose places are taken first is nobody's promise
     assert ROWS + QUEUE // 2 <= len(whole) < 200
     assert {(answer.tokens, tuple(answer.finishes)) for answer in whole} == {(20, ("length",))}
     await until(lambda: empty(crowded))
