@@ -39,7 +39,7 @@ Part = Callable[[bytes], Awaitable[None]]
 
 def parts(send: Send) -> Part | None:
     """The short way out for the pieces of a stream whose response has begun: what uvicorn's `send` does for them, without a message that
-    every layer looks at (a fifth of a token's cost). None where `send` is not that of a connection of ours."""
+    every layer looks at. None where `send` is not that of a connection of ours."""
     cycle = getattr(send, "__self__", None)
     if not isinstance(cycle, RequestResponseCycle) or not isinstance(cycle.conn, Connection):
         return None

@@ -104,8 +104,6 @@ def test_the_page_is_made_of_what_is_kept(tmp_path: Path) -> None:
 
 def test_the_page_in_the_repository_is_made_of_what_is_kept_there(tmp_path: Path) -> None:
     """A figure was not written by hand, and a change of the tables was not forgotten: `scripts/bench page`."""
-    if not (kept.FOLDER / "facts.json").is_file():
-        pytest.skip("nothing is kept yet")
     made: dict[Path, Plot] = {}
     page.make(kept.FOLDER, tmp_path / "page.md", write_plot=made.__setitem__)
     assert (tmp_path / "page.md").read_text() == page.PAGE.read_text()
@@ -115,8 +113,6 @@ def test_the_page_in_the_repository_is_made_of_what_is_kept_there(tmp_path: Path
 
 def test_the_kept_ratios_are_those_of_the_kept_runs() -> None:
     """What `compare` reads is what the page shows."""
-    if not (kept.FOLDER / "facts.json").is_file():
-        pytest.skip("nothing is kept yet")
     told = json.loads((kept.FOLDER / "facts.json").read_text())["ratios"]
     found = ratios.all_of(ratios.values(SCENARIOS["S2"], kept.load(kept.FOLDER, "S2")), SCENARIOS["S2"].shown)
     assert {name: round(value, 4) for name, value in found.items()}.items() <= {
