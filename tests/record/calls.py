@@ -20,13 +20,16 @@ BREAKS = "Break, break, break"
 
 
 def body(prompt: str = "hello", **parameters: Any) -> dict[str, Any]:
+    """A request for exactly `max_tokens` words: ours samples, and would end where its end token is drawn."""
     tensor = {"name": "prompt", "shape": [1], "datatype": "BYTES", "data": [prompt], "parameters": {"content_type": "str"}}
-    return {"inputs": [tensor], "parameters": {"max_tokens": STEPS, **parameters}}
+    return {"inputs": [tensor], "parameters": {"max_tokens": STEPS, "ignore_eos": True, **parameters}}
 
 
 def message(prompt: str = "hello", model: str = "scripted", max_tokens: int = STEPS) -> Any:
+    """`body` over gRPC."""
     tensor = {"name": "prompt", "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [prompt.encode()]}}
-    return pb.ModelInferRequest(model_name=model, inputs=[tensor], parameters={"max_tokens": pb.InferParameter(int64_param=max_tokens)})
+    parameters = {"max_tokens": pb.InferParameter(int64_param=max_tokens), "ignore_eos": pb.InferParameter(bool_param=True)}
+    return pb.ModelInferRequest(model_name=model, inputs=[tensor], parameters=parameters)
 
 
 @asynccontextmanager

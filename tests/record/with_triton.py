@@ -69,7 +69,7 @@ def http(address: str, model: str, most: dict[str, int]) -> dict[str, str]:
 def grpc(address: str, model: str, steps: int) -> tuple[str, str]:
     """Unary, and a stream of `steps` tokens: to its end, for on a busy machine a message may hold more than one."""
     client = tgrpc.InferenceServerClient(address)
-    most = {"max_tokens": steps}
+    most = {"max_tokens": steps, "ignore_eos": True}
     got: list[tuple[Any, Any]] = []
     try:
         unary = told(lambda: client.infer(model, inputs(tgrpc), parameters=most, client_timeout=PATIENCE).as_numpy("output"))
@@ -91,7 +91,7 @@ def counted(parameters: Any) -> int:
 
 def main(http_address: str, grpc_address: str, model: str, steps: int) -> None:
     faulthandler.dump_traceback_later(ALL, exit=True)
-    said = http(http_address, model, {"max_tokens": steps})
+    said = http(http_address, model, {"max_tokens": steps, "ignore_eos": True})
     said["gRPC infer"], stream = grpc(grpc_address, model, steps)
     print(json.dumps({"http": said, "stream": stream}))
 
