@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -33,12 +33,38 @@ def _settings(engine: str, **changes: Any) -> Settings:
     return Settings(**{**plain, **changes})
 
 
+class Lent:
+    """An engine that several arms use in turn. Two of one kind differ by 5 % and more, by where their memory happens to lie."""
+
+    def __init__(self, engine: StepEngine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def close(self) -> None:
+        """Who made the engine closes it."""
+
+
 @contextmanager
-def _loops(wanted: dict[str, Settings], **options: Any) -> Iterator[dict[str, Loop]]:
+def _engines() -> Iterator[dict[str, Any]]:
+    """One engine of each kind, lent."""
+    engines = {name: ours.engine_of(makers.model("onnx"), _settings(name))() for name in KINDS}
+    try:
+        yield {name: Lent(engine) for name, engine in engines.items()}
+    finally:
+        for engine in engines.values():
+            engine.close()
+
+
+@contextmanager
+def _loops(wanted: dict[str, Settings], engines: Mapping[str, Any] | None = None, **options: Any) -> Iterator[dict[str, Loop]]:
+    """A loop for each of `wanted`, warm; on the engine of its name where `engines` has one."""
     loops: dict[str, Loop] = {}
     try:
         for name, settings in wanted.items():
-            loops[name] = ours.loop_of(makers.model("onnx"), settings, **options)
+            make = (lambda engine=engines[name]: engine) if engines else None
+            loops[name] = ours.loop_of(makers.model("onnx"), settings, make, **options)
             _ask(loops[name], even(-1, 16, 24, 4))
         yield loops
     finally:
@@ -74,12 +100,9 @@ def bare(engine: StepEngine, requests: list[Request]) -> float:
 @contextmanager
 def overhead() -> Iterator[Opened]:
     """The bare step, our loop with sampling and text over it, and the same drawing with temperature and top-p."""
-    folder, drawn = makers.model("onnx"), Sampling(temperature=0.8, top_p=0.95, seed=1)
-    with _loops({name: _settings(name) for name in KINDS}) as loops:
-        engines = {name: ours.engine_of(folder, _settings(name))() for name in KINDS}
-        raw = RawBatch(folder, rows=16, context=256)
-        for engine in engines.values():
-            engine.warm_up()
+    drawn = Sampling(temperature=0.8, top_p=0.95, seed=1)
+    with _engines() as engines, _loops({name: _settings(name) for name in KINDS}, engines) as loops:
+        raw = RawBatch(makers.model("onnx"), rows=16, context=256)
 
         def run(arm: str, seed: int) -> Numbers:
             requests = even(seed, 16, 24, 64)
@@ -92,8 +115,6 @@ def overhead() -> Iterator[Opened]:
 
         arms = [f"{name} {way}" for name in KINDS for way in ("bare step", "served", "served, drawn")]
         yield Opened((*arms, "raw onnxruntime batch"), run)
-        for engine in engines.values():
-            engine.close()
 
 
 def _over(name: str, way: str, under: str, text: str, goal: float) -> Figure:
@@ -271,7 +292,7 @@ def lookup() -> Iterator[Opened]:
     """One row whose text is dictated: an answer that quotes its prompt, and one of random words; drafts on and off."""
     script: dict[tuple[int, ...], list[int]] = {}
     wanted = {f"{name} {way}": _settings(name, speculation=way == "drafts") for name in KINDS for way in ("drafts", "plain")}
-    with _loops(wanted, wrap=lambda engine: Dictated(engine, script)) as loops:
+    with _engines() as engines, _loops(wanted, {arm: Dictated(engines[arm.split()[0]], script) for arm in wanted}) as loops:
 
         def run(arm: str, seed: int) -> Numbers:
             numbers = {}

@@ -26,10 +26,10 @@ def engine_of(folder: Path, settings: Settings) -> Choice:
     return Choice(settings, described.kind, described.folder, described.context or 4096)
 
 
-def loop_of(folder: Path, settings: Settings, wrap: Callable[[StepEngine], StepEngine] = lambda engine: engine, **options: Any) -> Loop:
-    """A started loop of the engine that `settings` choose; `options` are the loop's own."""
-    choice = engine_of(folder, settings)
-    loop = Loop(lambda: wrap(choice()), Tokenizer.from_folder(folder), queue=1024, speculation=settings.speculation, **options)
+def loop_of(folder: Path, settings: Settings, make: Callable[[], StepEngine] | None = None, **options: Any) -> Loop:
+    """A started loop of what `make` gives, or of the engine that `settings` choose; `options` are the loop's own."""
+    made = make or engine_of(folder, settings)
+    loop = Loop(made, Tokenizer.from_folder(folder), queue=1024, speculation=settings.speculation, **options)
     loop.start()
     return loop
 
