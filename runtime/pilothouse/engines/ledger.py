@@ -6,6 +6,8 @@ The rules, in order:
 - prompts share what is left of a step, and the less the more rows are answering (by the square of their part of the rows: one long prompt
   beside eight answers gets an eightieth), so that a long prompt does not stall the answers, and a burst of prompts is not slowed by a few;
 - of that, half is the oldest prompt's and the rest goes to the shortest: a short one never waits for a long one, and a long one always gets on;
+- beside that, usual prompts (of up to half a step) get a quarter of what they still need together, or up to an eighth of a step, if that is
+  more: a row that waits for its first token is empty, and a usual prompt costs those who answer a few longer steps, once;
 - waiting jobs get free rows, tenants in turn. When one doesn't fit into the memory the others wait behind it, until a row ends;
 - a job whose prompt begins like one that is being computed waits for that part, to share it (n choices, a common system prompt);
 - when a running row finds no memory, the youngest row gives way: it waits before all others and later goes on where it was;
@@ -27,7 +29,11 @@ from pilothouse.errors import ContextLengthExceeded, PilothouseError
 from pilothouse.messages import FinishReason
 
 LEAST_CHUNK = 6  # prompt tokens a step has room for, however many rows answer: less than half of what eight answers cost
-SHORT = 8  # a prompt of a step's eighth is short: fed at once, it delays those who answer once and by little
+USUAL = 2  # a prompt of up to half a step is usual, and so is what is left of any if it is a piece
+PIECE = 8  # a step's eighth: fed at once, it delays those who answer once and by little
+QUARTER = (
+    4  # of what usual prompts need, a step: with half of it gaps' 95th percentile is half again as long, and first tokens come no sooner
+)
 DRAFT_WIDTH = 8  # tokens that rows and drafts together may have in a step: beyond, a wrong draft costs the others too much
 
 SHARED = 64  # prompt tokens that are worth waiting a step for
@@ -129,14 +135,14 @@ class Ledger:
         )
 
     def _share_out(self, shares: dict[int, Share], plan: Plan) -> None:
-        """What a step has for prompts: more, the more of the rows are prompts; and always one short prompt as a whole."""
+        """What a step has for prompts: more, the more of the rows are prompts; and a good piece of those that are usual."""
         prompts = [entry for row, entry in self.running.items() if row not in shares]
         if not prompts:
             return
         whole, shortest_first = self.limits.tokens_per_step, sorted(prompts, key=lambda entry: entry.left)
         base = max(LEAST_CHUNK, whole * len(prompts) ** 2 // (len(prompts) + len(shares)) ** 2)
-        quick = shortest_first[0].left
-        budget = base + (quick if quick <= whole // SHORT else 0)
+        usual = [entry.left for entry in shortest_first if entry.left <= whole // PIECE or entry.opened <= whole // USUAL]
+        budget = base + (max(min(usual[0], whole // PIECE), sum(usual) // QUARTER) if usual else 0)
         budget = min(budget, whole - sum(1 + len(share.drafts) for share in shares.values()))
         sizes = {prompts[0]: min(prompts[0].left, -(-base // 2), budget)}
         budget -= sizes[prompts[0]]

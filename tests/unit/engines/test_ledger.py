@@ -248,6 +248,20 @@ def test_a_long_prompt_hardly_delays_eight_answers() -> None:
         assert [share.tokens for share in plan.shares] == [1] * 8 + [LEAST_CHUNK]
 
 
+def test_usual_prompts_are_fed_within_a_few_steps() -> None:
+    """Beside twelve answers four prompts of up to half a step have all answered after eight steps: a row that waits for its first token is empty."""
+    world = World(rows=16, tokens_per_step=512, context=4_000)
+    for n in range(12):
+        world.add([1, n], 400, end_ids=frozenset())
+    world.step()
+    usual = [world.add([2 + n] * 200) for n in range(4)]
+    for _ in range(8):
+        plan = world.step()
+        assert sum(share.tokens for share in plan.shares) <= 12 + 4 * 200 // 4 + 512 * 4**2 // 16**2
+
+    assert [len(answer(entry)) > 0 for entry in usual] == [True] * 4
+
+
 def test_rows_that_answer_are_in_every_step() -> None:
     """No prompt, however long, makes an answering row miss a step."""
     world = World(rows=4, tokens_per_step=16)
