@@ -25,6 +25,17 @@ PICKLE_SWITCH = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 WORKERS = 4  # MLflow's own server calls predict from several threads as well
 
 
+class _Unsaid(Exception):
+    """Stands in the log for an error whose words may quote the request."""
+
+
+def _failed(error: Exception) -> EngineFailed:
+    """What the client is told. The log has the error's kind and where it was raised, in files and lines; its words may quote what was sent."""
+    kind = type(error)
+    log.error("the model failed", exc_info=(_Unsaid, _Unsaid(f"{kind.__module__}.{kind.__qualname__}"), error.__traceback__))
+    return EngineFailed()
+
+
 class GenericModel:
     """One pyfunc. `load` blocks; everything else is for the event loop."""
 
@@ -121,13 +132,11 @@ class GenericModel:
             return self._model.predict(data, params=params)
         except MlflowException as error:
             if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
-                log.exception("the model failed")
-                raise EngineFailed from error
+                raise _failed(error) from None
             log.info("a request was refused: %s", error.error_code)  # its text holds what was sent
             raise InvalidRequest(f"the input does not fit the model{self._wanted()}", field="inputs") from None
         except Exception as error:
-            log.exception("the model failed")
-            raise EngineFailed from error
+            raise _failed(error) from None
 
     def _wanted(self) -> str:
         """The signature's inputs, for a refusal."""
