@@ -3,7 +3,7 @@
     scripts/overload [--seconds 40] [--rows 48] [--queue 2] [--step 0.02] [--json FILE]
 
 The engine is the scripted one, a step of fixed length like a GPU's: what is measured is the server. First as many clients as rows
-(uncontended, and the peak), then four times as many as rows and queue together; a refused client comes back when Retry-After says.
+(uncontended, and the peak), then four times as many as rows and queue together; a refused client comes back when Retry-After-Ms says, as OpenAI's do.
 """
 
 import argparse
@@ -71,7 +71,7 @@ async def client(url: str, draw: random.Random, until: float, found: Found) -> N
         await one.done
         if b"HTTP/1.1 429" in one.data[:16] and b"retry-after" in one.data.lower():
             found.refusals.append(one.answered - sent)
-            await asyncio.sleep(float(one.data.lower().partition(b"retry-after: ")[2].partition(b"\r\n")[0]))
+            await asyncio.sleep(float(one.data.lower().partition(b"retry-after-ms: ")[2].partition(b"\r\n")[0]) / 1000)
         elif one.data.startswith(b"HTTP/1.1 200") and one.data.endswith(b"[DONE]\n\n\r\n0\r\n\r\n"):
             found.firsts.append(one.first - sent)
             found.tokens += tokens

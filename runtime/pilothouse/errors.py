@@ -4,6 +4,7 @@ Messages are written for the client: they name the field and the way out, and ne
 """
 
 import math
+import random
 from dataclasses import dataclass
 
 
@@ -57,17 +58,24 @@ class RequestTimeout(PilothouseError):
     """The client did not send its request in time."""
 
 
+SPREAD = 1.5  # of a retry's time
+
+
 class Retryable(PilothouseError):
-    """Nothing is wrong with the request: the same one succeeds later. `retry_after` is in seconds."""
+    """Nothing is wrong with the request: the same one succeeds later. `retry_after` is in seconds.
+
+    Whole seconds would bring back together all who were refused together: `Retry-After-Ms`, which OpenAI's clients prefer, spreads them.
+    """
 
     def __init__(self, message: str, *, retry_after: float = 1.0, field: str | None = None, code: str | None = None) -> None:
         super().__init__(message, field=field, code=code)
         self.retry_after = retry_after
 
     @property
-    def header(self) -> str:
-        """`retry_after` as a Retry-After header has it: whole seconds, at least one."""
-        return str(max(1, math.ceil(self.retry_after)))
+    def headers(self) -> dict[str, str]:
+        """When to come back: whole seconds, at least one; and in milliseconds, drawn anew, up to half as long again."""
+        seconds = max(1, math.ceil(self.retry_after))
+        return {"retry-after": str(seconds), "retry-after-ms": str(round(seconds * 1000 * random.uniform(1, SPREAD)))}
 
 
 class Overloaded(Retryable):

@@ -36,7 +36,7 @@ def spoken(spell: Spelling) -> Callable[[Handler], Handler]:
 
 def refusal(error: PilothouseError, spell: Spelling) -> Response:
     """An error as a whole answer, with Retry-After where a retry helps."""
-    headers = {"Retry-After": error.header} if isinstance(error, Retryable) else None
+    headers = error.headers if isinstance(error, Retryable) else None
     return json(spell(error), wire(error).status, headers)
 
 

@@ -19,7 +19,7 @@ async def test_a_models_error_has_the_status_of_the_table(name: str) -> None:
         error = FAILURES[name]
         assert reply.status_code == errors.wire(error).status
         assert reply.json() == {"error": INTERNAL if name == "foreign" else str(error)}
-        assert ("retry-after" in reply.headers) == isinstance(error, errors.Retryable)
+        assert ("retry-after" in reply.headers) == ("retry-after-ms" in reply.headers) == isinstance(error, errors.Retryable)
 
 
 async def test_each_protocol_has_its_own_shape() -> None:

@@ -69,7 +69,7 @@ def _status(error: Exception) -> grpc.StatusCode:
 
 
 def _trailers(error: Exception) -> tuple[tuple[str, str], ...]:
-    return (*_ids(), ("retry-after", error.header)) if isinstance(error, Retryable) else _ids()
+    return (*_ids(), *error.headers.items()) if isinstance(error, Retryable) else _ids()
 
 
 def _ids() -> tuple[tuple[str, str], ...]:

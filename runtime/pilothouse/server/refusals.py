@@ -39,7 +39,7 @@ def refusal(path: str, error: BaseException) -> Response:
     """The response for `error` at `path`, with the headers its class asks for."""
     headers = {}
     if isinstance(error, Retryable):
-        headers["Retry-After"] = error.header
+        headers |= error.headers
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, WrongMethod):

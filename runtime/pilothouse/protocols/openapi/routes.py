@@ -80,7 +80,13 @@ def paths() -> dict[str, Any]:
 def _error(shape: str, status: int) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": MEANING[status], "content": {JSON: {"schema": ref(shape)}}}
     if status in RETRYABLE:
-        answer["headers"] = {"Retry-After": {"schema": COUNT, "description": "Seconds."}}
+        answer["headers"] = {
+            "Retry-After": {"schema": COUNT, "description": "Seconds."},
+            "Retry-After-Ms": {
+                "schema": COUNT,
+                "description": "Milliseconds, up to half as long again: those who were refused together do not come back together.",
+            },
+        }
     return answer
 
 
