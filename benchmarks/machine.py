@@ -4,6 +4,8 @@ import datetime
 import os
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +31,17 @@ def facts() -> dict[str, Any]:
 def line(told: dict[str, Any]) -> str:
     """The same for people."""
     return f"{told['cpu']}, {told['cores']} cores, {', '.join(told['features'])}, Linux {told['kernel']}, {told['date'][:10]}"
+
+
+@contextmanager
+def confined(cores: int) -> Iterator[None]:
+    """What is started inside has the first `cores` of this machine's; 0: all of them."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[: cores or len(before)])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _busy() -> float:

@@ -43,16 +43,19 @@ class Field:
         if (self._only and name not in self._only) or name in self.missing:
             return None
         if name not in self._up:
-            one = arm(name, ROWS, cpu.threads())
+            kind, _, cores = name.partition("@")
+            one = arm(kind, ROWS, int(cores or cpu.threads()))
             say(f"{name}: starting")
             try:
-                one.start()
+                with machine.confined(int(cores or 0)):
+                    one.start()
             except (SystemExit, RuntimeError, OSError) as error:
                 self.missing[name] = str(error)
                 say(f"{name}: {error}")
                 return None
             self._stack.callback(one.stop)
-            self.facts[name] = one.facts
+            if name == kind:
+                self.facts[name] = one.facts
             self._up[name] = one
             wrong = warm(one, ROWS)
             if wrong:

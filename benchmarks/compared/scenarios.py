@@ -13,6 +13,7 @@ from client.workloads import words
 FIELD = ("pilothouse", "llama.cpp", "openvino", "og.Engine", "og.Generator", "mlflow")
 STREAMING = ("pilothouse", "llama.cpp", "openvino")
 PYFUNCS = ("mlflow stock", "mlserver")  # only where they are compared: minutes of waiting for one row at a time
+ONE_CORE = "@1"  # behind an arm's name: one thread, on one core
 SLOS = ((1.0, 0.05), (2.0, 0.1))
 
 
@@ -135,6 +136,18 @@ def _survivors(answers: Sequence[Answer]) -> Numbers:
     return told
 
 
+# -- lengths and cores ------------------------------------------------------------------------------------------------------------
+
+
+def _lengths(count: int) -> list[Point]:
+    """One of both lengths grows while the other stands; then the same load on all cores and on one."""
+    prompts = [Point(f"{prompt} in, 16 out", _even(count, prompt, 16), FIELD, 1) for prompt in (16, 256, 1024)]
+    answers = [Point(f"64 in, {tokens} out", _even(count, 64, tokens), FIELD, 1) for tokens in (16, 256)]
+    cores = [Point("4 clients", _even(4 * count, 64, 32), STREAMING, 4)]
+    cores += [Point("4 clients, one core", _even(4 * count, 64, 32), [f"{name}{ONE_CORE}" for name in STREAMING], 4)]
+    return [*prompts, *answers, *cores]
+
+
 SPEED = ("tokens_per_second", "ttft_p50", "ttft_p95", "tpot_p50", "tpot_p95", "itl_p95")
 LATER = ("pilothouse", "llama.cpp", "openvino", "og.Engine")
 SCENARIOS = {
@@ -171,6 +184,11 @@ SCENARIOS = {
             [Point("alone", _storm(0), STREAMING, read=_survivors), Point("storm", _storm(8), STREAMING, read=_survivors)],
             [Point("alone", _storm(0), STREAMING, read=_survivors), Point("storm", _storm(8), STREAMING, read=_survivors)],
             ("survivors_per_second",),
+        ),
+        Scenario(
+            "S12", "Longer prompts, longer answers, one core", "one client, two requests: prompts of 16 to 1024 tokens with 16 out, answers of 16 to 256 tokens to 64; "
+            "four clients with both cores, and with one of them and one thread",
+            _lengths(2), _lengths(10), SPEED,
         ),
     )
 }  # fmt: skip
