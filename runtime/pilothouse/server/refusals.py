@@ -37,7 +37,7 @@ def body(protocol: str, error: BaseException) -> bytes:
 
 def refusal(path: str, error: BaseException) -> Response:
     """The response for `error` at `path`, with the headers its class asks for."""
-    headers = {}
+    headers: dict[str, str] = {}
     if isinstance(error, Retryable):
         headers |= error.headers
     if isinstance(error, Unauthenticated):
