@@ -28,7 +28,7 @@ from pilothouse.engines.waiting import Waiting
 from pilothouse.errors import ContextLengthExceeded, PilothouseError
 from pilothouse.messages import FinishReason
 
-LEAST_CHUNK = 5  # prompt tokens a step has room for, however many rows answer: less than half of what eight answers cost
+LEAST_CHUNK = 6  # prompt tokens a step has room for, however many rows answer: less than half of what eight answers cost
 USUAL = 2  # a prompt of up to half a step is usual, and so is what is left of any if it is a piece
 PIECE = 8  # a step's eighth: fed at once, it delays those who answer once and by little
 QUARTER = (
