@@ -100,7 +100,9 @@ def test_ctrl_c_keeps_what_was_measured(server: Served, tmp_path: Path) -> None:
     """The figures of what was answered are printed, and the exit code says that there was to be more."""
     out = tmp_path / "run.jsonl"
     os.mkfifo(out)
-    command = [SCRIPT, "load", server.rest, "--model", server.model, "--requests", "100000", "--tokens", "4", "--out", out]
+    # Whoever runs the tests in the background ignores SIGINT, and so would the command.
+    command = ["env", "--default-signal=INT", SCRIPT, "load", server.rest, "--model", server.model]
+    command += ["--requests", "100000", "--tokens", "4", "--out", out]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         with out.open() as lines:
             assert json.loads(lines.readline())["tokens"] == 4
