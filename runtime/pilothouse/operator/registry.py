@@ -47,6 +47,14 @@ class Credentials:
     password: str | None = None
 
 
+def _hang_up() -> None:
+    """Close the connections that MLflow's client keeps. One that was made while the registry's address led elsewhere would be asked for ever:
+    a Service without pods lets a node send its address into the world, where anything may answer."""
+    from mlflow.utils import request_utils
+
+    request_utils._cached_get_request_session.cache_clear()
+
+
 class MlflowRegistry:
     """MLflow's own REST store. `folder` holds one sub-folder for each server that gets credentials: `uri`, and MLflow's names for the rest."""
 
@@ -88,8 +96,10 @@ class MlflowRegistry:
                 raise NotRegistered(
                     f"{model.uri} is not in {where}: {_line(refusal)}; set the alias, or name a version that is there"
                 ) from refusal
+            _hang_up()
             raise RegistryUnavailable(f"the registry {where} did not answer ({_line(refusal)})") from refusal
         except Exception as failure:
+            _hang_up()
             raise RegistryUnavailable(f"the registry {where} did not answer ({type(failure).__name__})") from failure
 
     def _store(self, uri: str) -> Any:
