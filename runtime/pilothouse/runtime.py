@@ -92,10 +92,10 @@ class ChatRuntime(Routes, MLModel):  # type: ignore[misc]  # MLServer has no typ
         """The engine's numbers; None for a generic pyfunc, which has no engine."""
         return self._loaded.engine.stats() if self._loaded and self._loaded.engine else None
 
-    def admit(self) -> None:
-        """Raise `Overloaded` where a request's answer would find no place: asked before its body is read."""
+    def admit(self, ahead: int = 0) -> None:
+        """Raise `Overloaded` where a request's answer would find no place behind `ahead` others: asked before its body is read."""
         if self._loaded and self._loaded.engine:
-            self._loaded.engine.reserve(1, calls.current().tenant)
+            self._loaded.engine.reserve(1, calls.current().tenant, ahead=ahead)
 
     def give_up(self) -> None:
         """End what an engine that hangs will not."""

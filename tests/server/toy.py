@@ -62,7 +62,7 @@ class Toy(MLModel):
     def stats(self) -> Stats:
         return self.numbers
 
-    def admit(self) -> None:
+    def admit(self, ahead: int = 0) -> None:
         if self.full:
             raise FAILURES["overloaded"]
 

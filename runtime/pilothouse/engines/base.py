@@ -204,8 +204,9 @@ class Engine(Protocol):
     def prepare(self, guide: Guide) -> None:
         """Compile `guide` ahead, on the caller's thread, so that the engine's own never waits for it. Raises `InvalidRequest`."""
 
-    def reserve(self, jobs: int, tenant: str = "", tokens: int = 0) -> None:
-        """Raise `Overloaded` unless `jobs` more, with `tokens` of prompt in all, could be queued now: before any work, and before any starts."""
+    def reserve(self, jobs: int, tenant: str = "", tokens: int = 0, *, ahead: int = 0) -> None:
+        """Raise `Overloaded` unless `jobs` more, with `tokens` of prompt in all, could be queued now, behind `ahead` that are about to be:
+        before any work, and before any starts."""
 
     def give_up(self) -> None:
         """The engine makes no progress: end every job with an error, and let nobody in before it does."""

@@ -82,16 +82,16 @@ class Door:
         if not self._of_tenant[entry.job.tenant]:
             del self._of_tenant[entry.job.tenant]
 
-    def check(self, jobs: int, rows: Rows | None, tenant: str = "", tokens: int = 0) -> None:
-        """Raise unless there is room for `jobs` more of `tenant`, with `tokens` of prompt: `NotReady`, `Overloaded`, or `InvalidRequest` where
-        there never is."""
+    def check(self, jobs: int, rows: Rows | None, tenant: str = "", tokens: int = 0, ahead: int = 0) -> None:
+        """Raise unless there is room for `jobs` more of `tenant`, with `tokens` of prompt, behind `ahead` that are about to enter: `NotReady`,
+        `Overloaded`, or `InvalidRequest` where there never is."""
         if not self.is_open or rows is None:
             raise self.refusal()
         most = rows.limits.rows + self._queue
         if jobs > most:
             raise InvalidRequest(f"{jobs} answers at once are more than the {most} this server has places for; ask for fewer", field="n")
         own = len(rows.running) if rows.blocked else rows.limits.rows  # without memory a free row is none
-        places = own + self._queue - self.inside - jobs
+        places = own + self._queue - self.inside - ahead - jobs
         if places >= self._queue:
             return  # nobody has to wait
         after = 1.0 + self.inside // max(1, own)

@@ -132,12 +132,12 @@ class Loop:
         if self._guidance is not None:
             self._guidance.compile(guide)
 
-    def reserve(self, jobs: int, tenant: str = "", tokens: int = 0) -> None:
-        """Raise `Overloaded` unless `jobs` more, with `tokens` of prompt in all, could be queued now for `tenant`.
+    def reserve(self, jobs: int, tenant: str = "", tokens: int = 0, *, ahead: int = 0) -> None:
+        """Raise `Overloaded` unless `jobs` more, with `tokens` of prompt in all, could be queued now for `tenant`, behind `ahead` others.
 
         Nothing is held: queue them before the event loop turns.
         """
-        self._door.check(jobs, self._rows, tenant, tokens)
+        self._door.check(jobs, self._rows, tenant, tokens, ahead)
 
     def give_up(self) -> None:
         """A step hangs: whoever runs ends with `EngineFailed`, whoever waits with `NotReady`, and nobody is let in.

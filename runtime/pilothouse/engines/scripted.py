@@ -255,7 +255,7 @@ class Scripted:
     def prepare(self, guide: Guide) -> None:
         """Replies are given: nothing guides them."""
 
-    def reserve(self, jobs: int, tenant: str = "", tokens: int = 0) -> None:
+    def reserve(self, jobs: int, tenant: str = "", tokens: int = 0, *, ahead: int = 0) -> None:
         if not self._alive:
             raise NotReady("the engine is not running; try again later")
         if self._overloaded:

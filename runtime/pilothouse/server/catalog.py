@@ -51,11 +51,11 @@ class Catalog:
         if reason := self.health.unfit(model):
             raise NotReady(reason)
 
-    def admit(self, model: "MLModel") -> None:
-        """Raise `Overloaded` where `model` has no place for one more request; asked before any work is done for it."""
+    def admit(self, model: "MLModel", *, ahead: int = 0) -> None:
+        """Raise `Overloaded` where `model` has no place for one more request behind `ahead` others; asked before any work is done for it."""
         admit = getattr(model, "admit", None)
         if admit is not None:
-            admit()
+            admit(ahead)
 
     @property
     def starting(self) -> bool:

@@ -3,22 +3,30 @@ client that reads nothing. And with a short way for the chunks of a stream, whic
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 import h11
 import orjson
 from starlette.types import Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-MAX_HEAD_BYTES = 16 * 1024  # of a request's line and headers
+from pilothouse.server import plain
+
+if TYPE_CHECKING:
+    from pilothouse.server.turnstile import Turnstile
+
+MAX_DROPPED_BYTES = 64 * 1024  # of a body that is refused by its head alone
 SETTLE_SECONDS = 0.1
+
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class Connection(h11.Connection):
     """h11's, whose state machine is asked once a response and not once a chunk: chunks don't change its state."""
 
     def __init__(self) -> None:
-        super().__init__(h11.SERVER, MAX_HEAD_BYTES)
+        super().__init__(h11.SERVER, plain.MOST_BYTES)
         self._chunked = False
 
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
@@ -55,12 +63,17 @@ def parts(send: Send) -> Part | None:
     return part
 
 
-def timed(seconds: float) -> type[H11Protocol]:
-    """A protocol whose clients have `seconds` to send a request's head, the rest of a body after its response, and to read what waits."""
+def timed(seconds: float, turnstile: "Turnstile | None" = None) -> type[H11Protocol]:
+    """A protocol whose clients have `seconds` to send a request's head, the rest of a body after its response, and to read what waits.
+
+    What `turnstile` refuses is answered here.
+    """
 
     class TimedProtocol(H11Protocol):
         _clock: asyncio.TimerHandle | None = None
         _reading: asyncio.TimerHandle | None = None
+        _unread = 0  # bytes of a refused body that are still to come
+        _leaves = False  # when they have
 
         def __init__(self, *args: Any, **rest: Any) -> None:
             super().__init__(*args, **rest)
@@ -71,8 +84,48 @@ def timed(seconds: float) -> type[H11Protocol]:
             self._wind()
 
         def data_received(self, data: bytes) -> None:
-            super().data_received(data)
+            if self._unread:
+                data = self._skip(data)
+            if data and not self._turned_away(data):
+                super().data_received(data)
+                if turnstile is not None:
+                    turnstile.begins()
             self._wind()
+
+        def _turned_away(self, data: bytes) -> bool:
+            """Whether the request that begins here was refused on the spot; the rest of its body is read and dropped."""
+            if turnstile is None or not data.startswith(b"POST ") or not self._between_requests():
+                return False
+            head = plain.read(data)
+            if head is None or len(data) > head.size + head.body or head.body > MAX_DROPPED_BYTES:
+                return False
+            response = turnstile.refuse(head)
+            if response is None:
+                return False
+            headers = [*self.server_state.default_headers, *response.raw_headers, *([(b"connection", b"close")] if head.closes else [])]
+            lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+            status = response.status_code
+            self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, _PHRASES[status], lines, bytes(response.body)))
+            self._unread, self._leaves = head.size + head.body - len(data), head.closes
+            super().on_response_complete()
+            if not self._unread:
+                self._dropped()
+            return True
+
+        def _between_requests(self) -> bool:
+            fresh = self.cycle is None or self.cycle.response_complete
+            return fresh and self.conn.our_state is h11.IDLE and not self.conn.trailing_data[0] and not self.transport.is_closing()
+
+        def _skip(self, data: bytes) -> bytes:
+            """What follows a refused body."""
+            self._unread, rest = max(0, self._unread - len(data)), data[self._unread :]
+            if not self._unread:
+                self._dropped()
+            return rest
+
+        def _dropped(self) -> None:
+            if self._leaves:
+                self.transport.close()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()

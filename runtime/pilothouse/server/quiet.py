@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from pilothouse.server.http1 import timed
 from pilothouse.server.tls import CLOSING_SECONDS, HANDSHAKE_SECONDS
+from pilothouse.server.turnstile import Turnstile
 from pilothouse.settings import Settings
 
 SETTLE_SECONDS = 0.1
@@ -81,12 +82,12 @@ class QuietServer(uvicorn.Server):
                     await self._told.wait()
 
 
-def server(app: ASGIApp, settings: Settings, tls: ssl.SSLContext | None = None) -> QuietServer:
-    """A server for `app` as the settings have its times."""
+def server(app: ASGIApp, settings: Settings, tls: ssl.SSLContext | None = None, turnstile: Turnstile | None = None) -> QuietServer:
+    """A server for `app` as the settings have its times; its connections refuse what `turnstile` does."""
     config = uvicorn.Config(
         app,
         interface="asgi3",
-        http=timed(settings.upload_seconds),
+        http=timed(settings.upload_seconds, turnstile),
         ws="none",
         lifespan="off",
         log_config=None,

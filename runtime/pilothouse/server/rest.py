@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from difflib import get_close_matches
 from inspect import signature
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ from pilothouse.server.quiet import server
 from pilothouse.server.quotas import Quotas
 from pilothouse.server.refusals import WrongMethod, hosted, protocol_of, refusal
 from pilothouse.server.tls import Tls
+from pilothouse.server.turnstile import Turnstile
 from pilothouse.server.upload import Upload
 from pilothouse.server.v2_rest import V2
 from pilothouse.settings import Settings
@@ -77,12 +79,15 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         self._health = health
         self._limits = Limits.from_settings(settings, INT32)
         self._custom: dict[int, list[BaseRoute]] = {}
+        self._gated: dict[str, MLModel] = {}  # by the path of a POST
         router = self._app.router
         router.redirect_slashes = False
         kept = [route for route in router.routes if settings.repository_api and route.path.startswith(REPOSITORY)]
         files = page.routes() if settings.page else []
+        v2 = V2(catalog, health).routes()
+        self._v2 = [route for route in v2 if "POST" in (route.methods or ())]
         router.routes[:] = [
-            *V2(catalog, health).routes(),
+            *v2,
             TemplateRoute("/openapi.json", self._document),
             _feedback(tracking_server),
             *kept,
@@ -99,7 +104,12 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         # The page's files hold no data; what it asks for goes through the keys as everything does.
         app = Auth(app, keys=keys, quotas=quotas, open_paths=OPEN_PATHS | {route.path for route in files})
         edge = Edge(app, metrics=metrics, health=health, finished=finished, max_headers=settings.max_headers, traces=traces)
-        self._server = server(edge, settings, tls.context(clients=True) if tls is not None else None)
+        self.turnstile: Turnstile | None = None
+        if traces is None:  # else every request has a span, and the layers make it
+            self.turnstile = Turnstile(
+                self._asked, catalog=catalog, keys=keys, metrics=metrics, health=health, finished=finished, max_headers=settings.max_headers
+            )
+        self._server = server(edge, settings, tls.context(clients=True) if tls is not None else None, self.turnstile)
 
     async def _document(self, request: Request) -> Response:
         """The document under the limits in force; the model's vocabulary bounds token ids once it is known."""
@@ -139,6 +149,8 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
             if len(signature(method).parameters) == 1:
                 gate = self._gate(model, custom.rest_path, method)
                 self._app.router.routes.append(TemplateRoute(custom.rest_path, gate, methods=[custom.rest_method]))
+                if custom.rest_method == "POST":
+                    self._gated[custom.rest_path] = model
             else:
                 gates = [Depends(self._demand(model, custom.rest_path))]
                 self._app.add_api_route(custom.rest_path, method, methods=[custom.rest_method], dependencies=gates)
@@ -147,6 +159,7 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
 
     async def delete_custom_handlers(self, model: MLModel) -> MLModel:
         gone = self._custom.pop(id(model), [])
+        self._gated = {path: other for path, other in self._gated.items() if other is not model}
         self._app.router.routes[:] = [route for route in self._app.router.routes if all(route is not other for other in gone)]
         return model
 
@@ -160,6 +173,15 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
             return await handler(request)
 
         return gated
+
+    def _asked(self, path: str) -> tuple[str, MLModel] | None:
+        if (model := self._gated.get(path)) is not None:
+            return path, model
+        for route in self._v2:
+            if match := route.path_regex.match(path):
+                with suppress(PilothouseError):
+                    return route.path, self._catalog.find(match["model"], match.groupdict().get("version"))
+        return None
 
     def _demand(self, model: MLModel, path: str) -> Callable[[], Awaitable[None]]:
         """Raises `NotReady` where this path needs a model that can answer, or a server that takes traffic."""
