@@ -1,5 +1,6 @@
 """How a handler's answer becomes an HTTP response: JSON, a stream of events, or an error in the protocol's own shape."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import wraps
@@ -69,6 +70,10 @@ class _Stream(StreamingResponse):
         if part is None:
             await super().__call__(scope, receive, send)
             return
+        # In a task of its own: every token wakes it up through all that await it, and around this call lie two dozen layers.
+        await asyncio.create_task(self._pour(send, part))
+
+    async def _pour(self, send: Send, part: Callable[[bytes], Awaitable[None]]) -> None:
         async with aclosing(self._events) as events:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await part(self._first)

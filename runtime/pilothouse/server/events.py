@@ -1,6 +1,7 @@
 """A stream of server-sent events that keeps three promises: refusals come before the first byte with a status of their own, what breaks
 later is a last event, and the stream behind it is closed the moment the client is gone."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -35,6 +36,10 @@ class EventStream:
             raise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # In a task of its own, as in `replies`: a token wakes up all that awaits it.
+        await asyncio.create_task(self._pour(scope, send))
+
+    async def _pour(self, scope: Scope, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         headers += [(name.lower().encode(), value.encode()) for name, value in sse.HEADERS.items()]
         part = scope["state"]["part"] or _long(send)
