@@ -3,8 +3,9 @@
     scripts/bench-layers [--model FOLDER | pocket | scripted:MILLISECONDS] [--clients 1 8 32] [--blocks 5] [--json FILE]
 
 A bare loop and a server run in two processes on the same model, and every arm answers as many prompts of the same length with the same number of
-tokens. Blocks go through the arms in turn and back (ABBA), so that a neighbour on the machine hits all of them; ratios are of one block. CPU time
-is that of the server's process, the bare loop's subtracted. `others` is the CPU that none of our processes used: where it is high, the numbers
+tokens. Blocks go through the arms in turn and back (ABBA), so that a neighbour on the machine hits all of them; ratios are of one block. The time
+to the first token is compared with a bare loop that gets the same requests in the same seconds: prompts that come together wait for each other,
+in any layer. CPU time is that of the server's process, the bare loop's subtracted. `others` is the CPU that none of our processes used: where it is high, the numbers
 are the neighbours'.
 """
 
@@ -24,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from layers_children import folder_of
-from streams import Asked, over_grpc, over_http
+from streams import Asked, Request, over_grpc, over_http
 
 from pilothouse.chat.tokenizer import Tokenizer
 
@@ -61,11 +62,14 @@ class Child:
         self.process.wait(60)
 
 
-def prompts(tokenizer: Tokenizer, count: int, words: int, seed: int) -> list[str]:
-    """Texts of the model's own words, none like another: no prefix is shared."""
+def requests(tokenizer: Tokenizer, count: int, words: int, tokens: int, seed: int) -> list[Request]:
+    """Texts of the model's own words, none like another: no prefix is shared. Answers of half to one and a half times `tokens`: clients whose
+    answers all end at once would ask at once, ever after."""
     chance = random.Random(seed)
     ids = [[chance.randrange(FIRST_WORD, min(tokenizer.size, LAST_WORD)) for _ in range(words)] for _ in range(count)]
-    return [tokenizer.decode(one) for one in ids]
+    lengths = [tokens // 2 + tokens * place // count for place in range(count)]
+    chance.shuffle(lengths)
+    return [(tokenizer.decode(one), length) for one, length in zip(ids, lengths, strict=True)]
 
 
 def busy() -> float:
@@ -75,9 +79,9 @@ def busy() -> float:
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def run(arm: str, bare: Child, served: Child, asked: Asked, texts: list[str], clients: int) -> dict[str, float]:
-    """One measurement of one arm."""
-    command = {"prompts": texts, "clients": clients, "tokens": asked.tokens}
+def run(arm: str, bare: Child, served: Child, asked: Asked, asks: list[Request], clients: int, replay: bool) -> dict[str, float]:
+    """One measurement of one arm; the bare loop's after it, on the arm's schedule, where `replay`."""
+    command = {"requests": asks, "clients": clients}
     ours, all_of, began = time.process_time(), busy(), time.perf_counter()
     if arm == "bare loop":
         told = bare.ask(command)
@@ -87,20 +91,30 @@ def run(arm: str, bare: Child, served: Child, asked: Asked, texts: list[str], cl
         cpu = served.ask("cpu")
         sent = time.perf_counter()
         if arm == "+ gRPC stream":
-            firsts = asyncio.run(over_grpc(served.greeting["grpc"], asked, texts, clients))
+            times = asyncio.run(over_grpc(served.greeting["grpc"], asked, asks, clients))
         else:
-            firsts = asyncio.run(over_http(served.greeting["rest"], asked, "chat" if "SSE" in arm else "v2", texts, clients))
-        told = {"seconds": time.perf_counter() - sent, "firsts": firsts, "cpu": served.ask("cpu") - cpu}
-    wall, tokens = time.perf_counter() - began, len(texts) * asked.tokens
+            times = asyncio.run(over_http(served.greeting["rest"], asked, "chat" if "SSE" in arm else "v2", asks, clients))
+        told = {"seconds": time.perf_counter() - sent, "times": times, "cpu": served.ask("cpu") - cpu}
+    wall, tokens = time.perf_counter() - began, sum(tokens for _, tokens in asks)
     client = time.process_time() - ours
     others = max(0.0, busy() - all_of - told["cpu"] - client)
-    return {
+    found = {
         "tokens_per_second": tokens / told["seconds"],
-        "ttft_p50_ms": statistics.median(told["firsts"]) * 1000,
+        "ttft_p50_ms": median_ms(told["times"]),
         "cpu_us_per_token": told["cpu"] / tokens * 1e6,
         "client_cpu_share": client / wall,
         "others_cpu_share": others / wall,
     }
+    if replay:
+        earliest = min(sent for sent, _ in told["times"])
+        again = bare.ask({**command, "arrivals": sorted(sent - earliest for sent, _ in told["times"])})
+        found["ttft_over_bare_ms"] = found["ttft_p50_ms"] - median_ms(again["times"])
+    return found
+
+
+def median_ms(times: list[tuple[float, float]]) -> float:
+    """Of the waits between two times."""
+    return statistics.median(first - sent for sent, first in times) * 1000
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -111,14 +125,14 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     bare, served = children
     found = []
     try:
-        asked = Asked(served.greeting["model"], args.tokens)
-        asked.grpc("its messages are imported here")
+        asked = Asked(served.greeting["model"])
+        asked.grpc("its messages are imported here", 1)
         for block in range(-1, args.blocks):  # one before the first, to warm up
             for clients in args.clients:
                 for arm in ARMS if block % 2 == 0 else reversed(ARMS):
                     seed = (block + 1) * 10_000 + clients * 10 + ARMS.index(arm)
-                    texts = prompts(tokenizer, clients * args.requests, args.words, seed)
-                    told = run(arm, bare, served, asked, texts, clients)
+                    asks = requests(tokenizer, clients * args.requests, args.words, args.tokens, seed)
+                    told = run(arm, bare, served, asked, asks, clients, args.replay)
                     if block >= 0:
                         found.append({"block": block, "clients": clients, "arm": arm, **told})
             if block >= 0:
@@ -140,18 +154,18 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         base = {one["block"]: one for one in found if one["clients"] == clients and one["arm"] == ARMS[0]}
         for arm in ARMS:
             mine = [(one, base[one["block"]]) for one in found if one["clients"] == clients and one["arm"] == arm]
-            rows.append(
-                {
-                    "clients": clients,
-                    "arm": arm,
-                    "tokens_per_second": spread([one["tokens_per_second"] for one, _ in mine]),
-                    "of_bare": spread([one["tokens_per_second"] / bare["tokens_per_second"] for one, bare in mine]),
-                    "ttft_over_bare_ms": spread([one["ttft_p50_ms"] - bare["ttft_p50_ms"] for one, bare in mine]),
-                    "cpu_us_over_bare": spread([one["cpu_us_per_token"] - bare["cpu_us_per_token"] for one, bare in mine]),
-                    "client_cpu_share": spread([one["client_cpu_share"] for one, _ in mine]),
-                    "others_cpu_share": spread([one["others_cpu_share"] for one, _ in mine]),
-                }
-            )
+            row = {
+                "clients": clients,
+                "arm": arm,
+                "tokens_per_second": spread([one["tokens_per_second"] for one, _ in mine]),
+                "of_bare": spread([one["tokens_per_second"] / bare["tokens_per_second"] for one, bare in mine]),
+                "cpu_us_over_bare": spread([one["cpu_us_per_token"] - bare["cpu_us_per_token"] for one, bare in mine]),
+                "client_cpu_share": spread([one["client_cpu_share"] for one, _ in mine]),
+                "others_cpu_share": spread([one["others_cpu_share"] for one, _ in mine]),
+            }
+            if "ttft_over_bare_ms" in mine[0][0]:
+                row["ttft_over_bare_ms"] = spread([one["ttft_over_bare_ms"] for one, _ in mine])
+            rows.append(row)
     return rows
 
 
@@ -162,9 +176,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         told = [f"{row['clients']:>7}  {row['arm']:<17} {row['tokens_per_second']['median']:9.1f}"]
         for name, form, width in (("of_bare", "{:.3f}", 22), ("ttft_over_bare_ms", "{:+.1f}", 24), ("cpu_us_over_bare", "{:.0f}", 22)):
-            value = row[name]
-            text = f"{form} ({form} to {form})".format(value["median"], value["least"], value["most"])
-            told.append(f"{'' if row['arm'] == ARMS[0] else text:>{width}}")
+            value = row.get(name) if row["arm"] != ARMS[0] else None
+            text = f"{form} ({form} to {form})".format(value["median"], value["least"], value["most"]) if value else ""
+            told.append(f"{text:>{width}}")
         told.append(f"{row['client_cpu_share']['median']:6.0%}  {row['others_cpu_share']['median']:6.0%}")
         lines.append("  ".join(told))
     return "\n".join(lines)
@@ -175,10 +189,13 @@ def main() -> None:
     parser.add_argument("--model", default="pocket", help="a model's folder, pocket, or scripted:MILLISECONDS of a step (default: pocket)")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--rows", type=int, default=0, help="the engine's rows (default: the most clients)")
-    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=64, help="of an answer, on average")
     parser.add_argument("--words", type=int, default=32, help="of each prompt")
     parser.add_argument("--requests", type=int, default=4, help="of each client in each measurement")
     parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument(
+        "--no-replay", dest="replay", action="store_false", help="no bare loop on each arm's schedule, and no time to the first token"
+    )
     parser.add_argument("--json", type=Path, help="write everything there")
     args = parser.parse_args()
     found = measure(args)

@@ -15,6 +15,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from streams import Request
+
 from pilothouse import settings as settings_room
 from pilothouse.answering import Answerer
 from pilothouse.chat.template import ChatTemplate
@@ -77,28 +79,33 @@ class Bare:
         )
         self.bench.answer_once(self.limits, time.monotonic())
 
-    def run(self, prompts: list[str], clients: int, tokens: int) -> dict[str, Any]:
-        """Each of `clients` has its next prompt answered as soon as the last one is."""
+    def run(self, requests: list[Request], clients: int, arrivals: list[float] | None = None) -> dict[str, Any]:
+        """Each of `clients` has its next request answered as soon as the last one is; or every one comes in its second of `arrivals`."""
         jobs = deque(
             Job(str(i), tuple(self.template.ids((Message("user", prompt),))), Sampling(temperature=0.0), tokens, min_tokens=tokens)
-            for i, prompt in enumerate(prompts)
+            for i, (prompt, tokens) in enumerate(requests)
         )
         waiting, began, cpu = Waiting(), time.perf_counter(), time.process_time()
         ledger = Ledger(self.bench, waiting, self.limits)
-        firsts: list[float] = []
-        for _ in range(min(clients, len(jobs))):
+        times: list[tuple[float, float]] = []
+        due = deque(began + second for second in arrivals or ())
+        for _ in range(0 if due else min(clients, len(jobs))):
             waiting.add(Entry(jobs.popleft(), time.perf_counter()))
-        while len(waiting) or ledger.running:
+        while due or len(waiting) or ledger.running:
+            if due and not len(waiting) and not ledger.running:
+                time.sleep(max(0.0, due[0] - time.perf_counter()))
+            while due and due[0] <= time.perf_counter():
+                waiting.add(Entry(jobs.popleft(), due.popleft()))
             plan = ledger.plan(time.perf_counter())
             answers = self.bench.compute(plan.shares)
             outcomes = ledger.account(plan, [[sampled.token for sampled in answer] for answer in answers])
             now = time.perf_counter()
             for outcome in outcomes:
                 if outcome.entry.answered == outcome.kept:
-                    firsts.append(now - outcome.entry.arrived)
-                if outcome.reason is not None and jobs:
+                    times.append((outcome.entry.arrived, now))
+                if arrivals is None and outcome.reason is not None and jobs:
                     waiting.add(Entry(jobs.popleft(), now))
-        return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "firsts": firsts}
+        return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "times": times}
 
 
 def _raise(error: BaseException) -> None:
@@ -113,22 +120,22 @@ class Text:
         assert loaded.tokenizer is not None
         self.answerer = Answerer(loaded.engine, loaded.tokenizer, loaded.template, check=lambda request: None)
 
-    async def run(self, prompts: list[str], clients: int, tokens: int) -> dict[str, Any]:
-        queue, firsts, began, cpu = deque(prompts), list[float](), time.perf_counter(), time.process_time()
+    async def run(self, requests: list[Request], clients: int) -> dict[str, Any]:
+        queue, times, began, cpu = deque(requests), list[tuple[float, float]](), time.perf_counter(), time.process_time()
 
         async def client() -> None:
             while queue:
-                message = Message("user", queue.popleft())
-                request = ChatRequest((message,), temperature=0.0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True)
+                prompt, tokens = queue.popleft()
+                request = ChatRequest((Message("user", prompt),), temperature=0.0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True)
                 sent, first = time.perf_counter(), True
                 async for chunk in self.answerer.stream(request):
                     if first:
-                        firsts.append(time.perf_counter() - sent)
+                        times.append((sent, time.perf_counter()))
                         first = False
                     assert chunk.usage is None or chunk.usage.completion_tokens == tokens
 
         await asyncio.gather(*[client() for _ in range(clients)])
-        return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "firsts": firsts}
+        return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "times": times}
 
 
 def scripted(model: str, settings: Settings) -> Loaded:

@@ -8,32 +8,38 @@ from typing import Any
 
 from grpc import aio
 
+Request = tuple[str, int]
+"""A prompt, and the tokens of its answer."""
+
+
+def options(tokens: int) -> dict[str, Any]:
+    """An answer of just so many tokens."""
+    return {"temperature": 0, "max_tokens": tokens, "min_tokens": tokens, "ignore_eos": True}
+
 
 class Asked:
-    """One request over any protocol."""
+    """Requests to one model over any protocol: a prompt and how many tokens its answer is to have."""
 
-    def __init__(self, model: str, tokens: int) -> None:
+    def __init__(self, model: str) -> None:
         self.model = model
-        self.tokens = tokens
-        self.options: dict[str, Any] = {"temperature": 0, "max_tokens": tokens, "min_tokens": tokens, "ignore_eos": True}
 
-    def chat(self, prompt: str) -> tuple[str, Any]:
+    def chat(self, prompt: str, tokens: int) -> tuple[str, Any]:
         messages = [{"role": "user", "content": prompt}]
-        return "/v1/chat/completions", {"messages": messages, "stream": True, "stream_options": {"include_usage": True}, **self.options}
+        return "/v1/chat/completions", {"messages": messages, "stream": True, "stream_options": {"include_usage": True}, **options(tokens)}
 
-    def v2(self, prompt: str) -> tuple[str, Any]:
+    def v2(self, prompt: str, tokens: int) -> tuple[str, Any]:
         datum = json.dumps([{"role": "user", "content": prompt}])
         tensor = {"name": "messages", "shape": [1], "datatype": "BYTES", "data": [datum]}
-        return f"/v2/models/{self.model}/infer_stream", {"inputs": [tensor], "parameters": self.options}
+        return f"/v2/models/{self.model}/infer_stream", {"inputs": [tensor], "parameters": options(tokens)}
 
-    def grpc(self, prompt: str) -> bytes:
+    def grpc(self, prompt: str, tokens: int) -> bytes:
         """A ModelInferRequest."""
         from mlserver.grpc import dataplane_pb2 as pb
 
         datum = json.dumps([{"role": "user", "content": prompt}]).encode()
         contents = pb.InferTensorContents(bytes_contents=[datum])
         tensor = pb.ModelInferRequest.InferInputTensor(name="messages", datatype="BYTES", shape=[1], contents=contents)
-        parameters = {n: pb.InferParameter(**{"bool_param" if v is True else "int64_param": v}) for n, v in self.options.items()}
+        parameters = {n: pb.InferParameter(**{"bool_param" if v is True else "int64_param": v}) for n, v in options(tokens).items()}
         return bytes(pb.ModelInferRequest(model_name=self.model, inputs=[tensor], parameters=parameters).SerializeToString())
 
 
@@ -63,8 +69,8 @@ class Connection(asyncio.Protocol):
         if self.done is not None and not self.done.done():
             self.done.set_exception(error or ConnectionError("the server hung up"))
 
-    async def ask(self, path: str, body: Any, tokens: int) -> float:
-        """Seconds to the first event. Raises when the answer has another length than was asked for."""
+    async def ask(self, path: str, body: Any, tokens: int) -> tuple[float, float]:
+        """When it was sent, and when the first event came. Raises when the answer has another length than was asked for."""
         assert self.transport is not None
         payload = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
@@ -74,40 +80,40 @@ class Connection(asyncio.Protocol):
         tail = await self.done
         if b'"completion_tokens":%d' % tokens not in tail:
             raise ValueError(f"not {tokens} tokens: {tail[-500:]!r}")
-        return self.first - sent
+        return sent, self.first
 
 
-async def over_http(url: str, asked: Asked, way: str, prompts: list[str], clients: int) -> list[float]:
-    """Every prompt, by `clients` at once; the times to the first event."""
+async def over_http(url: str, asked: Asked, way: str, requests: list[Request], clients: int) -> list[tuple[float, float]]:
+    """Every request, by `clients` at once; when each was sent, and when its first event came."""
     host, _, port = url.removeprefix("http://").rpartition(":")
-    queue, firsts = deque(prompts), list[float]()
+    queue, times = deque(requests), list[tuple[float, float]]()
     loop = asyncio.get_running_loop()
 
     async def client() -> None:
         transport, connection = await loop.create_connection(Connection, host, int(port))
         while queue:
-            path, body = getattr(asked, way)(queue.popleft())
-            firsts.append(await connection.ask(path, body, asked.tokens))
+            prompt, tokens = queue.popleft()
+            times.append(await connection.ask(*getattr(asked, way)(prompt, tokens), tokens))
         transport.close()
 
     await asyncio.gather(*[client() for _ in range(clients)])
-    return firsts
+    return times
 
 
-async def over_grpc(address: str, asked: Asked, prompts: list[str], clients: int) -> list[float]:
+async def over_grpc(address: str, asked: Asked, requests: list[Request], clients: int) -> list[tuple[float, float]]:
     """The same over ModelStreamInfer. Messages are not parsed."""
-    queue, firsts = deque(prompts), list[float]()
+    queue, times = deque(requests), list[tuple[float, float]]()
     async with aio.insecure_channel(address) as channel:
         call = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
 
         async def client() -> None:
             while queue:
                 sent, first, last = time.perf_counter(), 0.0, b""
-                async for data in call(iter([asked.grpc(queue.popleft())])):
+                async for data in call(iter([asked.grpc(*queue.popleft())])):
                     first, last = first or time.perf_counter(), data
                 if b"completion_tokens" not in last:
                     raise ValueError(f"not a whole answer: {last[-500:]!r}")
-                firsts.append(first - sent)
+                times.append((sent, first))
 
         await asyncio.gather(*[client() for _ in range(clients)])
-    return firsts
+    return times

@@ -94,7 +94,7 @@ def timed(seconds: float, turnstile: "Turnstile | None" = None) -> type[H11Proto
 
         def _turned_away(self, data: bytes) -> bool:
             """Whether the request that begins here was refused on the spot; the rest of its body is read and dropped."""
-            if turnstile is None or not data.startswith(b"POST ") or not self._between_requests():
+            if turnstile is None or not data.startswith(b"POST ") or not self._between_requests() or turnstile.passes():
                 return False
             head = plain.read(data)
             if head is None or len(data) > head.size + head.body or head.body > MAX_DROPPED_BYTES:

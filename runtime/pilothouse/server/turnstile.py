@@ -48,8 +48,21 @@ class Turnstile:
         self._coming = 0  # let in, with a task that has not begun
         self._beginning = 0  # of them, those that have a task
 
+    def passes(self) -> bool:
+        """Whether every model has a place for one more request: then nobody needs to look at this one, and `begins` is to be told when its task
+        is made."""
+        try:
+            for model in self._catalog.all():
+                self._catalog.admit(model, ahead=self._coming)
+        except Overloaded:
+            return False
+        except PilothouseError:
+            pass  # for the layers to say
+        self._coming += 1
+        return True
+
     def refuse(self, head: plain.Head) -> Response | None:
-        """The response to a request that finds no place. None lets it in: `begins` is to be told when its task is made."""
+        """The response to a request that finds no place; None leaves it to the layers."""
         began = time.monotonic()
         protocol = protocol_of(head.path)
         if (
@@ -75,8 +88,7 @@ class Turnstile:
             self._finished(call)
             return response
         except PilothouseError:
-            return None
-        self._coming += 1
+            pass
         return None
 
     def begins(self) -> None:
