@@ -53,6 +53,9 @@ def structural(schema: Schema) -> Schema:
     made: Schema = {name: schema[name] for name in KEEP if name in schema and name != "exclusiveMinimum"}
     if "exclusiveMinimum" in schema:
         made |= {"minimum": schema["exclusiveMinimum"], "exclusiveMinimum": True}
+    if isinstance(made.get("type"), list):  # a quantity, the one thing here that has two types
+        del made["type"]
+        made["x-kubernetes-int-or-string"] = True
     if made.get("type") == "array":
         made["items"] = structural(schema.get("items", {"type": "object", "additionalProperties": True}))
     if made.get("type") == "object":

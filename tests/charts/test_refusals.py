@@ -14,6 +14,12 @@ REFUSED: dict[str, tuple[Values, str, str, str]] = {
         "ask for no GPU",
         'resources.limits."nvidia.com/gpu": 1',
     ),
+    "limit under the request": (
+        {"profiles": {"cpu": {"resources": {"limits": {"memory": "64Mi"}}}}},
+        'profiles.cpu.resources.limits.memory is "64Mi"',
+        'the request is "4Gi", and no pod may ask for more than its limit',
+        "Set both, as in profiles.cpu.resources.requests.memory: 64Mi",
+    ),
     "rollout that can't move": (
         {"profiles": {"cpu": {"maxSurge": 0}}},
         "profiles.cpu.maxSurge and maxUnavailable are both 0",
@@ -171,6 +177,11 @@ WRONG_SHAPE: dict[str, tuple[Values, str]] = {
     "alias and version": ({"model": {"mlflow": {"uri": "models:/a@b/1"}}}, "at '/model/mlflow/uri'"),
     "run instead of a model": ({"model": {"mlflow": {"uri": "runs:/1/model"}}}, "at '/model/mlflow/uri'"),
     "path out of the volume": ({"model": {"pvc": {"path": "../secret"}}}, "at '/model/pvc/path'"),
+    "quantity": (
+        {"profiles": {"cpu": {"resources": {"limits": {"cpu": "lots"}}}}},
+        "at '/profiles/cpu/resources/limits/cpu': 'lots' does not match pattern",
+    ),
+    "name of a Secret": ({"apiKeys": {"existingSecret": "Bad_Name"}}, "at '/apiKeys/existingSecret': 'Bad_Name' does not match pattern"),
     "model name": ({"model": {"name": "a model"}}, "at '/model/name'"),
     "source": ({"model": {"source": "s3"}}, "at '/model/source': value must be one of 'image', 'pvc', 'imageVolume', 'mlflow'"),
 }
@@ -180,6 +191,16 @@ WRONG_SHAPE: dict[str, tuple[Values, str]] = {
 def test_value_of_the_wrong_shape_is_refused_by_its_path(chart: Chart, values: Values, said: str) -> None:
     """The schema is closed at every level: a typo is an error that names the place."""
     assert said in chart.refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("limit", "request_"), [("1Gi", "1024Mi"), (8589934592, "8Gi"), ("1.5", "1500m"), (1.5, 1), ("2G", "1Gi")], ids=str
+)
+def test_requests_up_to_their_limit_are_taken(chart: Chart, limit: Any, request_: Any) -> None:
+    """Quantities are compared as Kubernetes reads them: numbers, binary and decimal units, thousandths."""
+    name = "memory" if str(limit)[-1] in "iG2" else "cpu"
+    resources = {"limits": {name: limit}, "requests": {name: request_}}
+    assert chart.one("Deployment", {"profiles": {"cpu": {"resources": resources}}})
 
 
 def test_refusals_hold_when_values_are_merged(chart: Chart) -> None:

@@ -18,23 +18,36 @@ ELSEWHERE = {
 }
 """Pages whose commands, all but those below, are run by a test of their own."""
 
+OWN_FOLDER = "tests/cluster/test_page.py::test_own_folder_gets_onto_the_cluster_as_the_page_says"
+
 CLUSTER = {
     "helm install phi3 charts/pilothouse": "tests/cluster/test_install.py::test_default_values_serve_on_a_cpu_node",
     "helm install phi3 charts/pilothouse --set model.source=mlflow": "tests/cluster/test_sources.py::test_registered_model_is_fetched_and_checked",
+    "helm install phi3 charts/pilothouse --set model.source=imageVolume": OWN_FOLDER,
+    "helm install phi3 charts/pilothouse --set model.source=pvc": OWN_FOLDER,
     "helm install pilothouse-operator charts/pilothouse-operator": "tests/operator/test_serving.py::test_apply_becomes_the_first_token",
     "helm rollback phi3": "tests/cluster/test_rollouts.py::test_bad_upgrade_never_takes_the_old_pods_away_and_is_rolled_back",
     "helm test phi3": "tests/cluster/test_install.py::test_contract_core_holds_through_the_service",
     "helm upgrade phi3": "tests/cluster/test_rollouts.py::test_bad_upgrade_never_takes_the_old_pods_away_and_is_rolled_back",
+    "kind load docker-image": OWN_FOLDER,
+    "kubectl apply -f manifests/volume": OWN_FOLDER,
+    "kubectl delete pod phi3-model-copy": OWN_FOLDER,
+    "kubectl wait pod/phi3-model-copy": OWN_FOLDER,
     "kubectl apply -f - <<": "tests/operator/test_serving.py::test_apply_becomes_the_first_token",
     "kubectl get languagemodel": "tests/operator/test_refusals.py::test_it_is_scaled_and_shown_as_other_kinds_are",
     "kubectl get pods": "tests/cluster/test_sources.py::test_registered_model_is_fetched_and_checked",
     "kubectl port-forward": "tests/cluster/test_install.py::test_known_answer_arrives_through_port_forward",
+    "scripts/build-image --model-only": OWN_FOLDER,
+    "scripts/build-image --with-model": "tests/cluster/test_images.py::test_model_is_baked_in_with_its_provenance",
+    "tar -C /models/my-phi": OWN_FOLDER,
     "scripts/build-images": "tests/cluster/test_images.py::test_image_is_small_and_not_root",
 }
 """What a cluster is needed for: the test of the cluster's and the operator's stage that does it (longest beginning first)."""
 
 NOT_RUN = {
     "az ml ": "needs an Azure subscription: the definitions are loaded by Azure's own library in tests/deploy/test_azureml.py",
+    "docker push ": "needs a registry of yours",
+    "helm install phi3 charts/pilothouse --set image.repository": "pulls from that registry: rendered below",
     "docker buildx build ": "nothing runs arm64 here: tests/deploy/test_edge.py holds that every wheel of it is there",
     "helm install phi3 charts/pilothouse --set metrics.serviceMonitor": "needs Prometheus' operator: rendered below, and read by tests/charts/test_expressions.py",
     "helm upgrade pilothouse-operator charts/pilothouse-operator -n pilothouse --set webhook": "MLflow delivers to public addresses alone: rendered below",

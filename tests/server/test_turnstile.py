@@ -91,8 +91,10 @@ async def test_it_closes_where_the_client_wants_it(layered: list[str]) -> None:
         await client.post("/v1/echo", b"", "Connection: close", length=4)
         reply = await client.reply()
         assert (reply.status, reply.headers["connection"], layered) == (429, "close", [])
-        await client.send(b"1234")
+        run.toy.full = False
+        await client.send(b"1234POST /v1/echo HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n")
         assert await client.rest() == b""
+    assert layered == []
 
 
 async def test_what_is_not_certain_goes_through_the_layers(layered: list[str]) -> None:

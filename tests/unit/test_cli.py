@@ -111,3 +111,28 @@ def test_smoke_waits_until_somebody_answers(capsys: pytest.CaptureFixture[str]) 
 
     assert code == 2
     assert "is no Pilothouse server" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["smoke", "chat"])
+@pytest.mark.parametrize(("key", "said"), [("", "answers and it wants an API key"), ("wrong-key", "answers and its API key is wrong")])
+def test_a_server_that_wants_a_key_is_told_from_no_server(
+    command: str, key: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """401 names the variable and the flag; nobody is told to start a server that is there."""
+    monkeypatch.setenv("PILOTHOUSE_API_KEY", key)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with server.accept()[0] as one:
+                one.recv(4096)
+                one.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        code = main([command, f"http://127.0.0.1:{server.getsockname()[1]}"])
+        thread.join(60)
+
+    assert code == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "set PILOTHOUSE_API_KEY, or name a file that holds one with --key-file" in told

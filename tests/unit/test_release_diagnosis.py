@@ -45,6 +45,16 @@ def test_a_release_of_another_namespace_is_looked_for_there(rendered: Callable[.
     assert wrong(replace(rendered(), deployments=[]))[0][1].startswith("no release of that name in namespace models")
 
 
+def test_a_release_whose_deployment_was_refused_is_there(rendered: Callable[..., Release]) -> None:
+    """Helm knows it, the cluster has no Deployment of it: the next install would say that the name is in use."""
+    ((subject, text),) = wrong(replace(rendered(), deployments=[], status="failed"))
+    assert (subject, text.startswith("the release is there (failed) and its Deployment is not: `helm -n models status phi3`")) == (
+        "phi3",
+        True,
+    )
+    assert "`helm -n models uninstall phi3`" in text
+
+
 def test_an_old_kubernetes_is_named(rendered: Callable[..., Release]) -> None:
     """With the version that is needed."""
     ((_, text),) = wrong(replace(rendered(), version="v1.27.4+k3s1"))
@@ -70,21 +80,42 @@ def test_a_gpu_profile_without_a_gpu_says_what_is_missing(rendered: Callable[...
     assert told in texts[0]
 
 
-def test_memory_too_small_for_the_weights_names_the_limit_to_set(rendered: Callable[..., Release]) -> None:
-    """The profile's 6Gi and a model of 14 GiB."""
-    texts = dict(wrong(replace(rendered(), weights=14 * GIB, least=15 * GIB)))
-    assert texts["memory"].startswith(
-        "the limit is 6Gi and the weights alone are 14336 MiB: raise the profile's resources.limits.memory to 15360Mi"
+def test_more_pods_than_gpus_are_counted(rendered: Callable[..., Release]) -> None:
+    """Two pods and a node with one: the way out names the number."""
+    release = rendered(
+        {
+            "profile": "gpu",
+            "replicas": 2,
+            "profiles": {"gpu": {"nodeSelector": {"pilothouse/pool": "gpu", "nvidia.com/gpu.present": None}}},
+        },
+        1,
     )
+    texts = [text for subject, text in wrong(release) if subject == "gpu"]
+    assert texts == ["2 pods ask for 1 nvidia.com/gpu each and the nodes have room for 1: set replicas to 1, or add a node"]
+
+
+def test_memory_too_small_for_the_weights_names_the_limit_to_set(rendered: Callable[..., Release]) -> None:
+    """The profile's 6Gi and a model of 14 GiB: the sum, and the flag to paste; a pod that runs all the same makes it a note."""
+    short = replace(rendered(ready=0), weights=14 * GIB, least=15 * GIB)
+    assert dict(wrong(short))["memory"].startswith(
+        "the limit is 6Gi; 14336 MiB of weights and 1024 for the server and one short chat are 15360Mi: --set profiles.cpu.resources.limits.memory=15360Mi"
+    )
+    running = findings(replace(rendered(), weights=14 * GIB, least=15 * GIB))
+    assert [finding.level for finding in running if finding.subject == "memory"] == ["note"]
     assert "memory" not in dict(wrong(replace(rendered(), weights=2 * GIB, least=3 * GIB)))
 
 
 def test_a_missing_secret_or_key_is_named(rendered: Callable[..., Release]) -> None:
     """The Secret, and the key in it."""
     release = rendered({"apiKeys": {"existingSecret": "keys"}})
-    assert dict(wrong(release))["secret"].startswith("Secret keys is not in namespace models: kubectl -n models create secret")
+    assert dict(wrong(release))["secret"] == (
+        "Secret keys is not in namespace models: "
+        'kubectl -n models create secret generic keys --from-literal=api-keys="me:$(openssl rand -hex 16)"'
+    )
+    tls = dict(wrong(rendered({"tls": {"existingSecret": "cert"}})))["secret"]
+    assert tls.endswith("kubectl -n models create secret tls cert --cert tls.crt --key tls.key")
     texts = dict(wrong(replace(release, secrets={"keys": frozenset({"other"})})))
-    assert texts["secret"] == "Secret keys has no key api-keys: add it, or name the key that it has in the values"
+    assert texts["secret"] == "Secret keys has no key api-keys, it has other: add it, or name the key that it has in the values"
     assert wrong(replace(release, secrets={"keys": frozenset({"api-keys"})})) == []
 
 
@@ -99,7 +130,47 @@ POD_TROUBLES = {
     "no node takes it: 0/3 nodes are available": {
         "conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]
     },
-    "the image pilothouse:9 can't be pulled: not found; check image.repository and image.tag": {
+    "no node takes it: 0/4 nodes are available: 2 Insufficient cpu; lower what profiles.cpu.resources asks for, cpu (1), or free or add a node": {
+        "conditions": [
+            {
+                "type": "PodScheduled",
+                "status": "False",
+                "message": "0/4 nodes are available: 2 Insufficient cpu. no new claims to deallocate, preemption: 0/4 nodes are available: ...",
+            }
+        ]
+    },
+    "the image x/pilothouse:0.1.0-onnx-cuda can't be pulled: not found; build it (scripts/build-images onnx-cuda) and push it where the nodes pull from, "
+    "or correct image.repository and image.tag, or set profile to cpu": {
+        "containerStatuses": [
+            {
+                "name": "pilothouse",
+                "image": "x/pilothouse:0.1.0-onnx-cuda",
+                "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}},
+            }
+        ]
+    },
+    "the model's image nosuch:1 can't be pulled: no docker.io/library/nosuch:1; push it where the nodes pull from, or correct "
+    "model.imageVolume.reference": {
+        "containerStatuses": [
+            {
+                "name": "pilothouse",
+                "image": "pilothouse:0.1.0-onnx",
+                "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no docker.io/library/nosuch:1"}},
+            }
+        ]
+    },
+    "pilothouse ended with code 2: '/models/model/x' is not a model; model.imageVolume.path is the folder in the volume": {
+        "containerStatuses": [
+            {
+                "name": "pilothouse",
+                "image": "",
+                "lastState": {
+                    "terminated": {"exitCode": 2, "message": '{"level": "error", "message": "\'/models/model/x\' is not a model"}\n'}
+                },
+            }
+        ]
+    },
+    "the image pilothouse:9 can't be pulled: not found; push it where the nodes pull from, or correct image.repository and image.tag": {
         "containerStatuses": [
             {
                 "name": "pilothouse",
@@ -108,7 +179,8 @@ POD_TROUBLES = {
             }
         ]
     },
-    "pilothouse was killed for memory: raise the profile's resources.limits.memory (`pilothouse size MODEL` says to what)": {
+    "pilothouse was killed for memory at 6Gi: raise profiles.cpu.resources.limits.memory (doctor with the model's folder beside --release says "
+    "to what)": {
         "containerStatuses": [{"name": "pilothouse", "image": "", "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}]
     },
     "fetch-model ended with code 2: pilothouse fetch: the digest is another": {
@@ -125,9 +197,13 @@ POD_TROUBLES = {
 
 @pytest.mark.parametrize("told", POD_TROUBLES)
 def test_a_pods_own_words_are_told(rendered: Callable[..., Release], told: str) -> None:
-    """Scheduling, images, memory and the last line of what ended."""
-    pod = {"metadata": {"name": "phi3-1"}, "status": POD_TROUBLES[told]}
-    assert ("phi3-1", told) in wrong(replace(rendered(ready=0), pods=[pod]))
+    """Scheduling, images, memory and the last line of what ended; of a pod that is on its way out, nothing."""
+    release = rendered({"model": {"source": "imageVolume", "imageVolume": {"reference": "nosuch:1"}}}, 0)
+    template = release.deployments[0]["spec"]["template"]
+    pod = {**template, "metadata": {**template["metadata"], "name": "phi3-1"}, "status": POD_TROUBLES[told]}
+    assert ("phi3-1", told) in wrong(replace(release, pods=[pod]))
+    pod["metadata"]["deletionTimestamp"] = "2026-11-22T00:00:00Z"
+    assert [text for subject, text in wrong(replace(release, pods=[pod])) if subject == "phi3-1"] == []
 
 
 @pytest.mark.parametrize(("text", "size"), [("6Gi", 6 * GIB), ("512Mi", 512 << 20), ("1.5G", 1_500_000_000), ("1000", 1000)])
@@ -141,18 +217,26 @@ def test_without_kubectl_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["doctor", "--release", "phi3"]) == 2
     assert "kubectl is not on the PATH" in capsys.readouterr().err
-    (tmp_path / "kubectl").write_text("#!/bin/sh\necho 'the connection was refused' >&2\nexit 1\n")
+    (tmp_path / "kubectl").write_text("#!/bin/sh\necho 'invalid character' >&2\nexit 1\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    assert main(["doctor", "--release", "phi3"]) == 2
+    assert "kubectl has no current context: set KUBECONFIG" in capsys.readouterr().err
+    (tmp_path / "kubectl").write_text(
+        "#!/bin/sh\n[ \"$1\" = config ] && echo kind && exit\necho 'the connection was refused' >&2\nexit 1\n"
+    )
     (tmp_path / "kubectl").chmod(0o755)
     assert main(["doctor", "--release", "phi3"]) == 2
     assert capsys.readouterr().err.endswith("failed: the connection was refused\n")
 
 
 def test_the_report_is_json_for_scripts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Level, subject and text of each line; exit code 1 where something is wrong."""
+    """Level, subject and text of each line; exit code 1 where something is wrong. What Helm says of its last revision is read from its labels."""
     (tmp_path / "kubectl").write_text(
-        '#!/bin/sh\ncase "$*" in *version*) echo \'{"serverVersion": {"gitVersion": "v1.34.3"}}\' ;; *) echo \'{"items": []}\' ;; esac\n'
+        '#!/bin/sh\ncase "$*" in *owner=helm*) printf "1 superseded\\n10 failed\\n" ;; *version*) echo \'{"serverVersion": {"gitVersion": "v1.34.3"}}\' ;; *) echo \'{"items": []}\' ;; esac\n'
     )
     (tmp_path / "kubectl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert main(["doctor", "--release", "phi3", "-n", "models", "--json"]) == 1
-    assert [(f["level"], f["subject"]) for f in json.loads(capsys.readouterr().out)] == [("ok", "kubernetes"), ("wrong", "phi3")]
+    first, second = json.loads(capsys.readouterr().out)
+    assert [(f["level"], f["subject"]) for f in (first, second)] == [("ok", "kubernetes"), ("wrong", "phi3")]
+    assert second["text"].startswith("the release is there (failed)")

@@ -52,6 +52,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* Stopping, all from drainSeconds. The pause lets every proxy forget the pod; the server then takes strays for lameDuck seconds, drains,
      and has a margin to cut what stalls and to exit. */}}
+{{- /* A Kubernetes quantity as a number, to compare. */ -}}
+{{- define "pilothouse.quantity" -}}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- if kindIs "string" . -}}
+{{- mulf (regexFind "^[0-9.]+" . | float64) (get $units (regexReplaceAll "^[0-9.]+" . "")) -}}
+{{- else -}}
+{{- float64 . -}}
+{{- end -}}
+{{- end }}
 {{- define "pilothouse.preStopSeconds" -}}5{{- end }}
 {{- define "pilothouse.lameDuckSeconds" -}}2{{- end }}
 {{- define "pilothouse.graceSeconds" -}}

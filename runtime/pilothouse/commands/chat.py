@@ -1,12 +1,12 @@
 """`pilothouse chat URL`: talk to a served model in the terminal."""
 
 import argparse
-import os
 import sys
 import time
 from typing import Any
 
-from pilothouse.commands.smoke import trust, trusting, unreachable
+from pilothouse.commands.smoke import key, trust, trusting, unreachable
+from pilothouse.errors import StartError
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -20,11 +20,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(args: argparse.Namespace) -> int:
-    """Turns until an empty line, end of input or Ctrl-C. The key comes from PILOTHOUSE_API_KEY."""
+    """Turns until an empty line, end of input or Ctrl-C."""
     from pilothouse.smoke.checks import find_model
     from pilothouse.smoke.client import Client
 
-    client = Client(args.url.rstrip("/"), key=os.environ.get("PILOTHOUSE_API_KEY"), trust=trust(args))
+    client = Client(args.url.rstrip("/"), key=key(args), trust=trust(args))
     try:
         model = find_model(client)
     except Exception as error:
@@ -42,7 +42,10 @@ def run(args: argparse.Namespace) -> int:
         if not said:
             return 0
         messages.append({"role": "user", "content": said})
-        answer = _turn(client, {"model": model, "messages": messages, **options})
+        try:
+            answer = _turn(client, {"model": model, "messages": messages, **options})
+        except (OSError, ValueError) as error:
+            raise StartError(f"{args.url} did not answer: {error}") from None
         messages.append({"role": "assistant", "content": answer})
 
 

@@ -32,8 +32,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([{"level": f.level, "subject": f.subject, "text": f.text} for f in findings], indent=2))
     else:
+        width = max(12, *(len(finding.subject) for finding in findings))
         for finding in findings:
-            print(f"{finding.level:<6}{finding.subject:<14}{finding.text}")
+            print(f"{finding.level:<6}{finding.subject:<{width}}  {finding.text}")
     return 1 if any(finding.level == "wrong" for finding in findings) else 0
 
 

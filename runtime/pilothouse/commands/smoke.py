@@ -23,7 +23,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command = commands.add_parser("smoke", help="check a running server's promises", description=__doc__)
     command.add_argument("url", help="the server's base URL, for example http://127.0.0.1:8080")
     command.add_argument("--grpc", metavar="HOST:PORT", help="check gRPC there as well (needs pilothouse[onnx])")
-    command.add_argument("--key-file", type=Path, help="file with the API key (or set PILOTHOUSE_API_KEY)")
     trusting(command)
     command.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for one answer (default: 60)")
     command.add_argument("--wait", type=float, default=0.0, help="seconds to wait until somebody answers at all (default: 0)")
@@ -41,13 +40,11 @@ def run(args: argparse.Namespace) -> int:
     from pilothouse.smoke.answers import WrongAnswer
     from pilothouse.smoke.client import Client
 
-    client = Client(args.url.rstrip("/"), key=_key(args.key_file), timeout=args.timeout, trust=trust(args))
+    client = Client(args.url.rstrip("/"), key=key(args), timeout=args.timeout, trust=trust(args))
     try:
         model = _found(client, time.monotonic() + args.wait)
-    except OSError as error:
+    except (OSError, WrongAnswer) as error:
         raise unreachable(args.url, error) from None
-    except WrongAnswer as error:
-        raise StartError(f"{args.url} is no Pilothouse server, or the key is wrong: {error}") from None
     results = []
     for result in checks.run(checks.Target(client, model, args.grpc)):
         results.append(result)
@@ -85,7 +82,8 @@ def _found(client: "Client", end: float) -> str:
 
 
 def trusting(command: argparse.ArgumentParser) -> None:
-    """The flags of a client that speaks TLS."""
+    """The flags of a client that has a key and speaks TLS."""
+    command.add_argument("--key-file", type=Path, help="file with the API key (or set PILOTHOUSE_API_KEY)")
     command.add_argument("--ca", type=Path, help="PEM file of the CA of an https server (default: this machine's CAs)")
     command.add_argument("--cert", type=Path, help="PEM file of your own certificate, where the server wants one")
     command.add_argument("--cert-key", type=Path, help="PEM file of its key (default: in the file of --cert)")
@@ -109,16 +107,23 @@ def unreachable(url: str, error: Exception) -> StartError:
     if isinstance(error, ssl.SSLError):
         said = getattr(error, "verify_message", "") or (error.reason or "no TLS").replace("_", " ").lower()
         return StartError(f"{url} speaks no TLS that we trust ({said}); name its CA with --ca, your certificate with --cert")
+    from pilothouse.smoke.answers import KeyWanted, WrongAnswer
+
+    if isinstance(error, KeyWanted):
+        return StartError(f"{url} answers and {error}: set PILOTHOUSE_API_KEY, or name a file that holds one with --key-file")
+    if isinstance(error, WrongAnswer | KeyError | TypeError | IndexError):
+        return StartError(f"{url} is no Pilothouse server: {error if isinstance(error, WrongAnswer) else 'its list of models is another'}")
     reason = getattr(error, "strerror", None) or type(error).__name__
     if url.startswith("https:") and isinstance(error, ConnectionResetError):
         return StartError(f"{url} hung up ({reason}); where it wants your certificate, name that with --cert")
     return StartError(f"no server answers at {url} ({reason}); start one with `pilothouse serve`")
 
 
-def _key(file: Path | None) -> str | None:
-    if file is None:
+def key(args: argparse.Namespace) -> str | None:
+    """The API key of the flag's file, or of the environment. Raises `StartError` for a file that can't be read."""
+    if args.key_file is None:
         return os.environ.get("PILOTHOUSE_API_KEY")
     try:
-        return file.read_text().strip()
+        return str(args.key_file.read_text().strip())
     except OSError as error:
-        raise StartError(f"--key-file {file} can't be read: {error.strerror}") from None
+        raise StartError(f"--key-file {args.key_file} can't be read: {error.strerror}") from None

@@ -9,6 +9,7 @@ from pilothouse.diagnosis.release import Release, secrets_of
 from pilothouse.errors import StartError
 
 PATIENCE = 30.0
+REVISIONS = "{{range .items}}{{.metadata.labels.version}} {{.metadata.labels.status}}\n{{end}}"
 KEYS = "{{.metadata.name}}{{range $key, $value := .data}} {{$key}}{{end}}"
 
 
@@ -17,7 +18,12 @@ def release(
 ) -> Release:
     """The release and its cluster as they are now. Raises `StartError` where kubectl is missing, refused or can't reach the cluster."""
     at = [*(["--context", context] if context else []), *(["--namespace", namespace] if namespace else [])]
-    told = _json(at, "version")
+    _kubectl()
+    try:
+        told = _json(at, "version")
+    except StartError:
+        _demand_context(at)
+        raise
     mine = f"app.kubernetes.io/instance={name}"
     deployments = _items(at, "deployments", mine)
     secrets = {}
@@ -30,6 +36,7 @@ def release(
         namespace=namespace or _text([*at, "config", "view", "--minify", "--output", "jsonpath={..namespace}"]) or "default",
         version=told["serverVersion"]["gitVersion"],
         deployments=deployments,
+        status=None if deployments else _status(at, name),
         pods=_items(at, "pods", mine),
         nodes=_items(at, "nodes"),
         secrets=secrets,
@@ -39,21 +46,46 @@ def release(
     )
 
 
+def _demand_context(at: list[str]) -> None:
+    """Without a context kubectl asks whatever listens on port 8080 here."""
+    try:
+        known = "--context" in at or _text(["config", "current-context"])
+    except StartError:
+        known = ""
+    if not known:
+        raise StartError("kubectl has no current context: set KUBECONFIG to the cluster's file, or name a context with --context")
+
+
+def _status(at: list[str], name: str) -> str | None:
+    """Helm's word for the release's last revision, from the labels of its own Secrets; what they hold is not read."""
+    listed = _text([*at, "get", "secrets", "--selector", f"owner=helm,name={name}", "--output", f"go-template={REVISIONS}"])
+    revisions = sorted((int(number), status) for number, status in (line.split() for line in listed.splitlines() if line.strip()))
+    return revisions[-1][1] if revisions else None
+
+
 def _items(at: list[str], kind: str, selector: str = "") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = _json(at, "get", kind, *(["--selector", selector] if selector else []))["items"]
     return found
 
 
 def _json(at: list[str], *command: str) -> Any:
-    return json.loads(_text([*at, *command, "--output", "json"]))
+    text = _text([*at, *command, "--output", "json"])
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise StartError(f"kubectl {' '.join(command[:4])} answered no JSON: {text[:80]!r}") from None
+
+
+def _kubectl() -> str:
+    found = shutil.which("kubectl")
+    if found is None:
+        raise StartError("kubectl is not on the PATH; install it, or run doctor without --release")
+    return found
 
 
 def _text(arguments: list[str]) -> str:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        raise StartError("kubectl is not on the PATH; install it, or run doctor without --release")
     try:
-        done = subprocess.run([kubectl, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run([_kubectl(), *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
         raise StartError(f"the cluster did not answer within {PATIENCE:g} s; check `kubectl cluster-info`") from None
     if done.returncode:

@@ -86,5 +86,7 @@ def shown(address: str) -> str:
 
 
 def said(error: BaseException) -> str:
-    """The first line of a library's error, for the operator alone: no client ever reads it."""
+    """The first line of a library's error, of urllib3's only the cause, for the operator alone: no client ever reads it."""
+    if cause := re.search(r"\(Caused by \w+\([\"'](?:\w+\([^)]*\): )?(.*?)[\"']\)\)", str(error)):
+        return shown(cause[1])
     return shown((str(error).splitlines() or [""])[0])[:300] or type(error).__name__

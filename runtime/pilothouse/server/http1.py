@@ -117,11 +117,11 @@ def timed(seconds: float, turnstile: "Turnstile | None" = None) -> type[H11Proto
             return fresh and self.conn.our_state is h11.IDLE and not self.conn.trailing_data[0] and not self.transport.is_closing()
 
         def _skip(self, data: bytes) -> bytes:
-            """What follows a refused body."""
+            """What follows a refused body: nothing, where the client said that it was the last one."""
             self._unread, rest = max(0, self._unread - len(data)), data[self._unread :]
             if not self._unread:
                 self._dropped()
-            return rest
+            return b"" if self._leaves else rest
 
         def _dropped(self) -> None:
             if self._leaves:

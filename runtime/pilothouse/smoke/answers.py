@@ -52,6 +52,10 @@ class WrongAnswer(Exception):
     """An answer that the contract does not allow; the message says what was wrong."""
 
 
+class KeyWanted(WrongAnswer):
+    """The server answers nobody without one of its API keys."""
+
+
 def demand(condition: bool, otherwise: str) -> None:
     """Raise `WrongAnswer` unless the condition holds."""
     if not condition:

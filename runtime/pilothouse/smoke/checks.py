@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pilothouse.smoke.answers import Question, Told, WrongAnswer, demand
+from pilothouse.smoke.answers import KeyWanted, Question, Told, WrongAnswer, demand
 from pilothouse.smoke.client import Client
 from pilothouse.smoke.ways import REST
 
@@ -121,8 +121,10 @@ def run(target: Target) -> Iterator[Result]:
 def find_model(client: Client) -> str:
     """The one name of the served model."""
     reply = client.get("/v1/models")
+    if reply.status == 401:
+        raise KeyWanted("its API key is wrong" if client.key else "it wants an API key")
     if reply.status != 200:
-        raise WrongAnswer(f"/v1/models answered {reply.status}: {reply.body[:200]!r}")
+        raise WrongAnswer(f"/v1/models answered {reply.status}: {reply.body[:200].decode(errors='replace')}")
     return str(reply.json["data"][0]["id"])
 
 

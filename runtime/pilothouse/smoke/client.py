@@ -102,7 +102,9 @@ class Client:
         connection, response = self._send("POST", path, body, headers)
         try:
             if response.status != 200 or not (response.getheader("content-type") or "").startswith("text/event-stream"):
-                raise ValueError(f"{path} answered {response.status} {response.getheader('content-type')}: {response.read(500)!r}")
+                raise ValueError(
+                    f"{path} answered {response.status} {response.getheader('content-type')}: {response.read(500).decode(errors='replace')}"
+                )
             for line in response:
                 if line.startswith(b"data:"):
                     yield Event(line[5:].strip().decode())

@@ -34,3 +34,9 @@ def test_a_library_s_error_is_its_first_line_without_passwords() -> None:
     """For the operator; never for a client."""
     assert tracking.said(ValueError("GET http://u:p@h/x failed\nTraceback")) == "GET http://h/x failed"
     assert tracking.said(ValueError("")) == "ValueError"
+    pool = "HTTPConnectionPool(host='mlflow', port=5000): Max retries exceeded with url: /api/get?name=x"
+    cause = """NameResolutionError("HTTPConnection(host='mlflow', port=5000): Failed to resolve 'mlflow' ([Errno -2] Name or service not known)")"""
+    assert (
+        tracking.said(ValueError(f"failed with exception {pool} (Caused by {cause})"))
+        == "Failed to resolve 'mlflow' ([Errno -2] Name or service not known)"
+    )
