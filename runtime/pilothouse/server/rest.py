@@ -1,25 +1,22 @@
 """The REST port: MLServer's application with our routes, behind our layers, on a socket that is already ours."""
 
 import socket
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from difflib import get_close_matches
-from inspect import signature
 from typing import TYPE_CHECKING
 
 import orjson
-from fastapi import Depends
 from fastapi.exceptions import RequestValidationError
 from mlserver import MLModel
 from mlserver.errors import MLServerError
-from mlserver.handlers import DataPlane, ModelRepositoryHandlers, get_custom_handlers
+from mlserver.handlers import DataPlane, ModelRepositoryHandlers
 from mlserver.rest import RESTServer
 from mlserver.settings import Settings as HostSettings
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pilothouse import __version__
 from pilothouse.errors import InvalidRequest, NotFound, NotReady, PilothouseError
@@ -32,6 +29,7 @@ from pilothouse.server.auth import OPEN_PATHS, Auth, Keys
 from pilothouse.server.catalog import Catalog
 from pilothouse.server.edge import REPOSITORY, Edge, TemplateRoute
 from pilothouse.server.finished import Finished
+from pilothouse.server.gates import FREE, READINESS, Gates
 from pilothouse.server.health import Health
 from pilothouse.server.quiet import server
 from pilothouse.server.quotas import Quotas
@@ -46,12 +44,7 @@ if TYPE_CHECKING:
     from pilothouse.server.traces import Traces
     from pilothouse.server.tracking_server import TrackingServer
 
-_READINESS = frozenset({"/ping", "/health"})
-_FREE = frozenset({"/version"})  # answered whatever the model's state
-
 LONGEST_GUESSED = 60  # characters of a path that was meant to be another; guessing takes time by its square
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
@@ -78,8 +71,7 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         self._catalog = catalog
         self._health = health
         self._limits = Limits.from_settings(settings, INT32)
-        self._custom: dict[int, list[BaseRoute]] = {}
-        self._gated: dict[str, MLModel] = {}  # by the path of a POST
+        self._gates = Gates(self._app, catalog, health)
         router = self._app.router
         router.redirect_slashes = False
         kept = [route for route in router.routes if settings.repository_api and route.path.startswith(REPOSITORY)]
@@ -96,7 +88,7 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         for kind in (PilothouseError, MLServerError, HTTPException, RequestValidationError, Exception):
             self._app.add_exception_handler(kind, self._refuse)
         app: ASGIApp = Upload(
-            self._app,
+            self._answer,
             max_body_bytes=settings.max_body_bytes,
             max_bodies_bytes=settings.max_bodies_bytes,
             upload_seconds=settings.upload_seconds,
@@ -110,6 +102,19 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
                 self._asked, catalog=catalog, keys=keys, metrics=metrics, health=health, finished=finished, max_headers=settings.max_headers
             )
         self._server = server(edge, settings, tls.context(clients=True) if tls is not None else None, self.turnstile)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gate = self._gates.asked(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if gate is None:
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = gate.route
+        request = Request(scope, receive, send)
+        try:
+            response = await gate.handler(request)
+        except (PilothouseError, MLServerError, HTTPException) as error:
+            response = await self._refuse(request, error)
+        await response(scope, receive, send)
 
     async def _document(self, request: Request) -> Response:
         """The document under the limits in force; the model's vocabulary bounds token ids once it is known."""
@@ -129,7 +134,7 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         return refusal(path, error)
 
     def _unknown(self, path: str) -> PilothouseError:
-        if self._catalog.starting and (path in _READINESS | _FREE or protocol_of(path) in ("openai", "mlflow")):
+        if self._catalog.starting and (path in READINESS | FREE or protocol_of(path) in ("openai", "mlflow")):
             return NotReady("the model is loading; ask again when /v2/health/ready answers 200")
         known = [route.path for route in self._app.router.routes if isinstance(route, Route) and "{" not in route.path]
         near = get_close_matches(path, known, n=1, cutoff=0.8) if len(path) <= LONGEST_GUESSED else []
@@ -140,60 +145,24 @@ class Rest(RESTServer):  # type: ignore[misc]  # MLServer has no types
         routes = [route for route in self._app.router.routes if isinstance(route, Route)]
         return {method for route in routes if route.matches(request.scope)[0] is not Match.NONE for method in route.methods or ()}
 
-    # -- a model's own routes --------------------------------------------------------------------------------------------------
-
     async def add_custom_handlers(self, model: MLModel) -> MLModel:
-        """Handlers that take a request and answer a response become plain routes; any other shape is left to MLServer and FastAPI."""
-        before = list(self._app.router.routes)
-        for custom, method in get_custom_handlers(model):
-            if len(signature(method).parameters) == 1:
-                gate = self._gate(model, custom.rest_path, method)
-                self._app.router.routes.append(TemplateRoute(custom.rest_path, gate, methods=[custom.rest_method]))
-                if custom.rest_method == "POST":
-                    self._gated[custom.rest_path] = model
-            else:
-                gates = [Depends(self._demand(model, custom.rest_path))]
-                self._app.add_api_route(custom.rest_path, method, methods=[custom.rest_method], dependencies=gates)
-        self._custom[id(model)] = [route for route in self._app.router.routes if route not in before]
+        """MLServer's name for a model's own routes."""
+        self._gates.add(model)
         return model
 
     async def delete_custom_handlers(self, model: MLModel) -> MLModel:
-        gone = self._custom.pop(id(model), [])
-        self._gated = {path: other for path, other in self._gated.items() if other is not model}
-        self._app.router.routes[:] = [route for route in self._app.router.routes if all(route is not other for other in gone)]
+        self._gates.remove(model)
         return model
 
-    def _gate(self, model: MLModel, path: str, handler: Handler) -> Handler:
-        demand = self._demand(model, path)
-
-        async def gated(request: Request) -> Response:
-            await demand()
-            if request.method == "POST":
-                self._catalog.admit(model)
-            return await handler(request)
-
-        return gated
-
     def _asked(self, path: str) -> tuple[str, MLModel] | None:
-        if (model := self._gated.get(path)) is not None:
-            return path, model
+        """The route and the model that a POST to `path` is for."""
+        if (gate := self._gates.asked(path)) is not None:
+            return path, gate.model
         for route in self._v2:
             if match := route.path_regex.match(path):
                 with suppress(PilothouseError):
                     return route.path, self._catalog.find(match["model"], match.groupdict().get("version"))
         return None
-
-    def _demand(self, model: MLModel, path: str) -> Callable[[], Awaitable[None]]:
-        """Raises `NotReady` where this path needs a model that can answer, or a server that takes traffic."""
-
-        async def demand() -> None:
-            if path in _READINESS:
-                if reason := self._health.unready():
-                    raise NotReady(reason)
-            elif path not in _FREE:
-                self._catalog.demand(model)
-
-        return demand
 
     # -- life ------------------------------------------------------------------------------------------------------------------
 
