@@ -27,7 +27,9 @@ class Measured:
 
 
 def save(folder: Path, scenario: str, runs: list[Measured]) -> None:
-    """The same runs are the same bytes."""
+    """The same runs are the same bytes; none, as where a run was stopped before its first, are no file."""
+    if not runs:
+        return
     lines = []
     for run in runs:
         facts = asdict(run)

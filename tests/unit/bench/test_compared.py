@@ -44,6 +44,8 @@ def test_every_arm_gets_the_same_requests_and_every_block_others(scenario: objec
 
 def test_what_is_kept_comes_back_and_is_the_same_bytes(tmp_path: Path) -> None:
     """One line a run, one line a request."""
+    kept.save(tmp_path, "S2", [])  # a run that was stopped before its first
+    assert kept.load(tmp_path, "S2") == []
     kept.save(tmp_path, "S2", runs(40, 20))
     before = (tmp_path / "S2.jsonl.gz").read_bytes()
     back = kept.load(tmp_path, "S2")
