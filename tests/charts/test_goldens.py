@@ -72,7 +72,7 @@ def test_schema_is_closed_at_every_level_of_ours() -> None:
             walk(child, f"{path}.{name}")
 
     walk(schema, "")
-    assert open_ones == [".model.mlflow.resources", ".affinity"]
+    assert open_ones == [".affinity"]
 
 
 def test_settings_of_the_schema_are_the_servers() -> None:
