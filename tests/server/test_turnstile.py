@@ -9,6 +9,7 @@ import pytest
 
 from pilothouse.calls import Call
 from pilothouse.server.edge import Edge
+from pilothouse.server.health import Phase
 from pilothouse.server.http1 import MAX_DROPPED_BYTES
 from server.raw import Reply, connected
 from server.running import Running, running
@@ -112,6 +113,10 @@ async def test_what_is_not_certain_goes_through_the_layers(layered: list[str]) -
             assert [(await client.reply()).status for _ in range(2)] == [429, 429]
         assert layered[:4] == ["/v1/echo", "/v2/models/other/infer", "/v1/else", "/v1/models"]
         assert "/v1/echo" in layered[4:]
+        layered.clear()
+        run.server.health.phase = Phase.LEAVING
+        assert (await run.client.post("/v1/echo", content=b"x")).headers["connection"] == "close"
+        assert layered == ["/v1/echo"]
 
 
 async def test_keys_come_first(layered: list[str], tmp_path: Path) -> None:
