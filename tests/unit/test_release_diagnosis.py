@@ -114,6 +114,8 @@ def test_a_missing_secret_or_key_is_named(rendered: Callable[..., Release]) -> N
     )
     tls = dict(wrong(rendered({"tls": {"existingSecret": "cert"}})))["secret"]
     assert tls.endswith("kubectl -n models create secret tls cert --cert tls.crt --key tls.key")
+    both = dict(wrong(rendered({"tls": {"existingSecret": "cert", "clientCaKey": "clients.crt"}})))["secret"]
+    assert both.endswith("generic cert --type=kubernetes.io/tls --from-file=tls.crt --from-file=tls.key --from-file=clients.crt")
     texts = dict(wrong(replace(release, secrets={"keys": frozenset({"other"})})))
     assert texts["secret"] == "Secret keys has no key api-keys, it has other: add it, or name the key that it has in the values"
     assert wrong(replace(release, secrets={"keys": frozenset({"api-keys"})})) == []

@@ -71,6 +71,8 @@ def quantity(text: str) -> int:
 
 def _made(name: str, keys: Sequence[str]) -> str:
     """The end of a command that makes a Secret as the chart reads it."""
+    if "tls.crt" in keys and len(keys) > 2:  # the clients' CA beside them: `secret tls` takes none
+        return f"generic {name} --type=kubernetes.io/tls " + " ".join(f"--from-file={key}" for key in keys)
     if "tls.crt" in keys:
         return f"tls {name} --cert tls.crt --key tls.key"
     if not keys:  # an environment for MLflow's client
