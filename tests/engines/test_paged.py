@@ -1,5 +1,6 @@
 """What is the paged engine's own: 8-bit keys and values, and memory by blocks."""
 
+import numpy as np
 import pytest
 
 from pilothouse.engines.base import Logits, Work
@@ -43,9 +44,10 @@ def test_keys_and_values_of_8_bits_hold_more_and_promise_less() -> None:
     full.close()
 
 
-@pytest.mark.parametrize("company", [1, 2, 7])
-def test_logits_are_the_same_to_the_last_bit_in_any_company(company: int) -> None:
-    """One token alone goes through the kernels of several: far past its end, where nothing is sure, a row's logits don't depend on others."""
+@pytest.mark.parametrize(("company", "pieces"), [(1, 7), (2, 1), (2, 7), (7, 1), (7, 29)])
+def test_logits_are_the_same_to_the_last_bit_in_any_company(company: int, pieces: int) -> None:
+    """One token alone goes through the kernels of several, however a prompt is cut: far past its end, where nothing is sure, a row's logits
+    don't depend on others."""
     engine = PagedStep(pocket.FOLDER, threads=2, rows=8, context=512, kv_memory_bytes=64 << 20, prefix_cache=False)
     prompt = list(range(100, 130))
 
@@ -67,6 +69,26 @@ def test_logits_are_the_same_to_the_last_bit_in_any_company(company: int) -> Non
         return seen
 
     alone = answer(1, len(prompt))
-    together = answer(1 + company, 7)
+    together = answer(1 + company, pieces)
 
     assert [int((a != b).sum()) for a, b in zip(alone, together, strict=True)] == [0] * 61
+
+
+@pytest.mark.parametrize("context", [30, 200])
+def test_a_draft_is_computed_as_its_token_would_be_to_the_last_bit(context: int) -> None:
+    """Who else is served decides whether drafts are fed; it must not show in what comes after them."""
+    engine = PagedStep(pocket.FOLDER, threads=2, rows=2, context=512, kv_memory_bytes=64 << 20, prefix_cache=False)
+    prompt, answer = [100 + place % 90 for place in range(context)], list(range(200, 240))
+
+    def logits(pieces: int) -> Logits:
+        engine.admit(0, prompt, "")
+        engine.extend(0, len(prompt))
+        found = [engine.step([Work(0, prompt, 1)]).copy()]
+        for at in range(0, len(answer), pieces):
+            part = answer[at : at + pieces]
+            engine.extend(0, len(part))
+            found.append(engine.step([Work(0, part, len(part))]).copy())
+        engine.withdraw(0)
+        return np.concatenate(found)
+
+    assert np.array_equal(logits(1), logits(8))

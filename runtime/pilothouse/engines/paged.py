@@ -231,23 +231,28 @@ class _Caches:
 
 
 class _Batch:
-    """The flat batch of one step, in arrays that are made once."""
+    """The flat batch of one step, in arrays that are made once.
+
+    The kernels compute the attention of a token that comes alone in another way than that of several, with other last bits. Who else is served
+    decides how a prompt is cut and whether a draft is fed, and must not show in an answer: so every token of an answer is a sequence of its own,
+    drafts too (the keys and values of a step are all written before any is read), and a prompt's tokens never come alone.
+    """
 
     def __init__(self, compiled: Any, tokens: int, rows: int, blocks: int, scratch: int) -> None:
         """Room for `rows` rows of `blocks` blocks and `tokens` tokens; `scratch` is the block of no row."""
         self._scratch = scratch
         self._ports = {name: next(x for x in compiled.inputs if x.get_any_name() == name) for name in paged_graph.FEEDS}
-        self._blocks = np.empty(rows * blocks + 1, np.int32)
-        self._begins = np.zeros(rows + 2, np.int32)
-        self._block_begins = np.zeros(rows + 2, np.int32)
-        self._past = np.empty(rows + 1, np.int32)
         self._longest = np.empty((), np.int32)
-        self._counting = np.arange(self._blocks.size * BLOCK, dtype=np.int64)
+        self._counting = np.arange(max(rows * blocks * BLOCK, tokens), dtype=np.int64)
+        self._blocks = np.empty(rows * blocks + 1, np.int32)
         self._make(tokens)
         self._fed: dict[str, NDArray[Any]] = {}
 
     def _make(self, tokens: int) -> None:
-        self._ids, self._positions, self._wanted = (np.empty(max(2, tokens), np.int64) for _ in range(3))
+        tokens = max(2, tokens)
+        self._ids, self._positions, self._wanted = (np.empty(tokens, np.int64) for _ in range(3))
+        self._begins, self._block_begins = (np.zeros(tokens + 1, np.int32) for _ in range(2))
+        self._past = np.empty(tokens, np.int32)
 
     def fill(self, work: Sequence[Work], rows: Rows) -> int:
         """Lay `work`, whose tokens are in `rows` already, out for the kernels; answers how many logits are wanted.
@@ -255,44 +260,46 @@ class _Batch:
         One token alone would go through other kernels than several, with other last bits; so it gets a companion, in a block of nobody's,
         and one wanted position is asked for twice. That costs a tenth of such a step and makes a row's answer the same in any company.
         """
-        total = sum(len(item.tokens) for item in work)
+        total = sum(max(2, len(item.tokens)) for item in work)
         if total > len(self._ids):
             self._make(total)
-        at = blocks = wanted = longest = 0
-        for index, item in enumerate(work):
-            row, count = item.row, len(item.tokens)
-            state = rows[row]
+        at = blocks = wanted = longest = sequences = 0
+        for item in work:
+            row, state = item.row, rows[item.row]
             end = state.length
-            begin = end - count
-            shift = rows.shift(row)
+            begin, answers = end - len(item.tokens), end - len(item.tokens) >= state.prompt
+            if begin == end - 1 and begin > state.given and not answers:
+                begin -= 1  # the one before it again, with the same keys and values
+            count, shift = end - begin, rows.shift(row)
             self._ids[at : at + count] = rows.tokens[row, begin:end]
             self._positions[at : at + count] = self._counting[begin + shift : end + shift]
-            self._past[index] = begin
-            held = -(-end // BLOCK)
-            self._blocks[blocks : blocks + held] = rows.tables[row, :held]
-            at += count
-            blocks += held
-            self._begins[index + 1] = at
-            self._block_begins[index + 1] = blocks
+            piece = 1 if answers else count
+            for last in range(begin + piece, end + 1, piece):
+                held = -(-last // BLOCK)
+                if blocks + held >= len(self._blocks):
+                    self._blocks = np.concatenate([self._blocks, np.empty_like(self._blocks)])
+                self._blocks[blocks : blocks + held] = rows.tables[row, :held]
+                self._past[sequences] = last - piece
+                at, blocks, sequences = at + piece, blocks + held, sequences + 1
+                self._begins[sequences], self._block_begins[sequences] = at, blocks
             self._wanted[wanted : wanted + item.wanted] = self._counting[at - item.wanted : at]
             wanted += item.wanted
             longest = max(longest, end)
         self._longest[()] = longest
-        count = len(work)
         if at == 1:
             self._ids[1] = self._positions[1] = self._past[1] = 0
             self._blocks[blocks] = self._scratch
-            at, blocks, count = 2, blocks + 1, 2
+            at, blocks, sequences = 2, blocks + 1, 2
             self._begins[2], self._block_begins[2] = at, blocks
         if wanted == 1:
             self._wanted[1] = self._wanted[0]
         self._fed = {
             "input_ids": self._ids[:at],
             "position_ids": self._positions[:at],
-            "past_lens": self._past[:count],
-            "subsequence_begins": self._begins[: count + 1],
+            "past_lens": self._past[:sequences],
+            "subsequence_begins": self._begins[: sequences + 1],
             "block_indices": self._blocks[:blocks],
-            "block_indices_begins": self._block_begins[: count + 1],
+            "block_indices_begins": self._block_begins[: sequences + 1],
             "wanted": self._wanted[: 2 if wanted == 1 else wanted],
             "max_context_len": self._longest,
         }

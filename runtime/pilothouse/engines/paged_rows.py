@@ -20,6 +20,7 @@ class Row:
     tenant: str
     long: bool  # computed with the long rotary tables
     chain: prefix.Chain
+    given: int = 0  # tokens that others had computed
     length: int = 0  # tokens computed
     blocks: list[int] = field(default_factory=list)
     spare: list[int] = field(default_factory=list)  # instead of its shared blocks, once it starts over
@@ -70,7 +71,7 @@ class Rows:
             return None
         state.blocks = found + rest
         state.published = len(found)
-        state.length = len(found) * BLOCK
+        state.length = state.given = len(found) * BLOCK
         self.tables[row, : len(state.blocks)] = state.blocks
         self._rows[row] = state
         return state.length
@@ -152,7 +153,7 @@ class Rows:
             raise RuntimeError(f"row {row} starts over without having reserved the room")
         state.blocks, state.spare = taken, []
         self.tables[row, : len(taken)] = taken
-        again, state.length, state.published = state.length, 0, 0
+        again, state.length, state.published, state.given = state.length, 0, 0, 0
         state.long = not state.long
         state.chain = self._chain(state.tenant, state.long)
         return again
