@@ -1,7 +1,7 @@
 """One token out of one row of logits: the draw, and the log-probabilities beside it. Pure functions of their arguments.
 
-The vocabulary is never sorted or summed up as a whole: a draw looks for the block or the bin of weights that it falls into, and only there for
-the token. So a flat distribution, as a high temperature makes it, costs no more than a steep one.
+The vocabulary is never sorted: a draw looks for the block of neighbours that it falls into, and only there for the token. A token beyond top-p's
+nucleus is drawn again from within; that needs the bins of like weights, and only two of them put in order. So most draws cost two sums.
 """
 
 import numpy as np
@@ -16,16 +16,21 @@ FAINTEST = 53 * np.log(2)  # a token e^-this times as likely as the likeliest is
 WORD = (1 << 64) - 1
 
 
-def uniform(seed: int, choice: int, position: int) -> float:
-    """The number in [0, 1) that decides the token at `position` of a choice: Philox, keyed by seed and choice, counted by position."""
+Chances = tuple[float, float]
+
+
+def chances(seed: int, choice: int, position: int) -> Chances:
+    """The numbers in [0, 1) that decide the token at `position` of a choice: Philox, keyed by seed and choice, counted by position."""
     philox = np.random.Philox(key=np.array([seed & WORD, choice & WORD], np.uint64), counter=position)
-    return float(philox.random_raw() >> 11) * 2.0**-53
+    return float(philox.random_raw() >> 11) * 2.0**-53, float(philox.random_raw() >> 11) * 2.0**-53
 
 
-def draw(logits: Logits, sampling: Sampling, chance: float) -> int:
-    """The token of `logits` [vocabulary] that `chance` in [0, 1) falls on, after temperature, min-p, top-k and top-p, in this order.
+def draw(logits: Logits, sampling: Sampling, chances: Chances) -> int:
+    """The token of `logits` [vocabulary] that `chances` fall on, after temperature, min-p, top-k and top-p, in this order.
 
-    With top-k or top-p candidates stand in order of probability, equal ones in order of id, else in order of id; at least the likeliest is always left.
+    The first chance falls on tokens in order of id, with top-k on the candidates in order of probability. With top-p alone a token that is not in
+    the nucleus is drawn again by the second one, from the nucleus in order of probability: each token of it comes as often as its weight says.
+    Equal tokens stand in order of id, and at least the likeliest is always left.
     """
     best = int(logits.argmax())
     if sampling.temperature <= 0.0:
@@ -43,8 +48,11 @@ def draw(logits: Logits, sampling: Sampling, chance: float) -> int:
         reach = np.cumsum(weights[ids], dtype=np.float64)
         if sampling.top_p < 1.0:
             reach = reach[: int(np.searchsorted(reach, sampling.top_p * reach[-1])) + 1]
-        return int(ids[_pick(reach, chance * reach[-1])])
-    return _nucleus(weights, sampling.top_p, chance) if sampling.top_p < 1.0 else _any(weights, chance)
+        return int(ids[_pick(reach, chances[0] * reach[-1])])
+    token, whole = _any(weights, chances[0])
+    if sampling.top_p < 1.0 and _heavier(weights, token) >= sampling.top_p * whole:
+        return _nucleus(weights, sampling.top_p, chances[1])
+    return token
 
 
 def _pick(reach: NDArray[np.float64], at: float) -> int:
@@ -53,14 +61,21 @@ def _pick(reach: NDArray[np.float64], at: float) -> int:
     return place if place < len(reach) else int(np.searchsorted(reach, reach[-1]))
 
 
-def _any(weights: Logits, chance: float) -> int:
-    """The id that `chance` falls on, ids in their order."""
-    reach = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK), dtype=np.float64))
+def _any(weights: Logits, chance: float) -> tuple[int, float]:
+    """The id that `chance` falls on, ids in their order; and the whole weight."""
+    reach = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK)), dtype=np.float64)
     at = chance * reach[-1]
     block = _pick(reach, at)
     before = reach[block - 1] if block else 0.0
     begin = block * BLOCK
-    return begin + _pick(before + np.cumsum(weights[begin : begin + BLOCK], dtype=np.float64), at)
+    return begin + _pick(before + np.cumsum(weights[begin : begin + BLOCK], dtype=np.float64), at), float(reach[-1])
+
+
+def _heavier(weights: Logits, token: int) -> float:
+    """The weight of all tokens that stand before `token` in order of probability."""
+    weight = weights[token]
+    equal = np.count_nonzero(weights[:token] == weight)
+    return float((weights * (weights > weight)).sum()) + equal * float(weight)
 
 
 def _nucleus(weights: Logits, top_p: float, chance: float) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilothouse.engines.base import Guidance, GuideState, Job, Logits
-from pilothouse.engines.drawing import draw, logprobs, uniform
+from pilothouse.engines.drawing import chances, draw, logprobs
 from pilothouse.errors import EngineFailed, InvalidRequest, Unsupported
 
 NEAR = 64  # tokens before max_tokens from where on a guided text is kept within reach of its end
@@ -129,8 +129,8 @@ class _Row:
         if not np.isfinite(logits[logits.argmax()]):  # argmax finds a NaN first
             raise EngineFailed
         sampling = self.job.sampling
-        chance = uniform(self.seed, self.job.index, self.position) if sampling.temperature > 0.0 else 0.0
-        token = self.in_time(draw(logits, sampling, chance))
+        falls = chances(self.seed, self.job.index, self.position) if sampling.temperature > 0.0 else (0.0, 0.0)
+        token = self.in_time(draw(logits, sampling, falls))
         self.accept(token)
         if self.job.logprobs is None:
             return Sampled(token)

@@ -1,5 +1,6 @@
 """Sampling against a slow and obvious reference, and the promise that a row's tokens depend on nothing but the row."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.engines.base import Job, Logits
-from pilothouse.engines.drawing import BLOCK, draw, logprobs, uniform
+from pilothouse.engines.drawing import BLOCK, Chances, chances, draw, logprobs
 from pilothouse.engines.sampling import Sampled, Sampler
 from pilothouse.errors import EngineFailed, InvalidRequest, Unsupported
 from pilothouse.messages import Guide, Sampling
@@ -59,7 +60,7 @@ jobs = st.builds(
 )
 
 
-def reference(logits: Logits, sampling: Sampling, chance: float) -> int:
+def reference(logits: Logits, sampling: Sampling, chances: Chances) -> int:
     """Temperature, min-p, top-k and top-p by a whole sort."""
     weights = [math.exp((float(x) - float(logits.max())) / sampling.temperature) for x in logits]
     order = sorted(range(len(weights)), key=lambda i: (-weights[i], i))
@@ -72,14 +73,19 @@ def reference(logits: Logits, sampling: Sampling, chance: float) -> int:
         held += weights[i]
         if held >= sampling.top_p * whole:
             break
-    if not sampling.top_k and sampling.top_p >= 1.0:
-        kept.sort()
-    target, held = chance * sum(weights[i] for i in kept), 0.0
-    for i in kept:
-        held += weights[i]
-        if held > target:
-            return i
-    return kept[-1]
+
+    def fallen(ids: list[int], chance: float) -> int:
+        target, held = chance * sum(weights[i] for i in ids), 0.0
+        for i in ids:
+            held += weights[i]
+            if held > target:
+                return i
+        return ids[-1]
+
+    if sampling.top_k:
+        return fallen(kept, chances[0])
+    token = fallen(sorted(order), chances[0])
+    return token if token in kept else fallen(kept, chances[1])
 
 
 @settings(deadline=None, max_examples=40)
@@ -144,33 +150,38 @@ def test_rows_with_and_without_drafts_stand_in_one_batch() -> None:
     st.integers(0, 1000),
     st.sampled_from([0.01, 1.0, 6.0]),
     st.floats(0, 1, exclude_max=True),
+    st.floats(0, 1, exclude_max=True),
 )
-def test_a_draw_is_the_one_a_whole_sort_gives(sampling: Sampling, seed: int, spread: float, chance: float) -> None:
+def test_a_draw_is_the_one_a_whole_sort_gives(sampling: Sampling, seed: int, spread: float, first: float, second: float) -> None:
     """Finding candidates by blocks and bins chooses the same token as sorting the vocabulary; at a boundary rounding may choose its neighbour."""
     [logits] = noise(seed, 1, spread)
 
-    token = draw(logits, sampling, chance)
+    token = draw(logits, sampling, (first, second))
 
-    near = {reference(logits, sampling, min(max(chance + nudge, 0.0), 1 - 2**-53)) for nudge in (-1e-5, 0.0, 1e-5)}
-    assert token in near
+    def near(chance: float) -> list[float]:
+        return [min(max(chance + nudge, 0.0), 1 - 2**-53) for nudge in (-1e-5, 0.0, 1e-5)]
+
+    assert token in {reference(logits, sampling, chances) for chances in itertools.product(near(first), near(second))}
 
 
 def test_a_nucleus_of_equal_tokens_is_its_share_of_them() -> None:
-    """With a flat distribution top_p keeps its share of the vocabulary, the first of it by id."""
+    """With a flat distribution top_p keeps its share of the vocabulary, the first of it by id; what falls beyond is drawn again from there."""
     logits = np.zeros(16 * BLOCK, np.float32)
     sampling = Sampling(temperature=1.0, top_p=0.5)
 
-    drawn = [draw(logits, sampling, c) for c in (0.0, 0.25, 0.5, 0.999999)]
+    drawn = [draw(logits, sampling, (first, 0.5)) for first in (0.0, 0.25, 0.499999, 0.5, 0.999999)]
+    again = [draw(logits, sampling, (0.75, second)) for second in (0.0, 0.25, 0.5, 0.999999)]
 
-    assert drawn == [0, 512, 1024, 2047]
+    assert drawn == [0, 1024, 2047, 1024, 1024]
+    assert again == [0, 512, 1024, 2047]
 
 
 def test_equal_logits_stand_in_order_of_id() -> None:
     """Ties are broken by id, for the greedy token, for top-k and in the listing."""
     logits = np.array([0.0, 2.0, 1.0, 2.0, 2.0], np.float32)
 
-    assert draw(logits, GREEDY, 0.5) == 1
-    assert [draw(logits, Sampling(top_k=2), c) for c in (0.1, 0.9)] == [1, 3]
+    assert draw(logits, GREEDY, (0.5, 0.5)) == 1
+    assert [draw(logits, Sampling(top_k=2), (c, 0.5)) for c in (0.1, 0.9)] == [1, 3]
     assert [i for i, _ in logprobs(logits, 0, 4)[1]] == [1, 3, 4, 2]
 
 
@@ -179,34 +190,37 @@ def test_the_narrowest_choice_is_the_likeliest_token(narrow: Sampling) -> None:
     """Every filter leaves at least the likeliest token, and a tiny temperature overflows to nothing else."""
     [logits] = noise(3)
 
-    assert draw(logits, narrow, 0.99) == int(logits.argmax())
+    assert draw(logits, narrow, (0.99, 0.99)) == int(logits.argmax())
 
 
 def test_a_draw_depends_on_seed_choice_and_position_alone() -> None:
-    """The same three numbers give the same chance, and each of them matters. The values are part of the promise: a release may not change them."""
-    assert uniform(7, 0, 0) == 0.8720734548204873
-    assert uniform(7, 0, 1) == 0.0828426870273763
-    assert uniform(7, 1, 0) == 0.8824668302545412
-    assert uniform(-7, 0, 0) == 0.9673266516288485
+    """The same three numbers give the same chances, and each of them matters. The values are part of the promise: a release may not change them."""
+    assert [chances(*of)[0] for of in ((7, 0, 0), (7, 0, 1), (7, 1, 0), (-7, 0, 0))] == [
+        0.8720734548204873,
+        0.0828426870273763,
+        0.8824668302545412,
+        0.9673266516288485,
+    ]
+    assert chances(7, 0, 0)[1] == 0.29536538151378355
 
 
 def test_chances_are_even() -> None:
     """Chances of one seed fill [0, 1) evenly."""
-    chances = [uniform(1, 0, position) for position in range(4000)]
-
-    counts, _ = np.histogram(chances, bins=10, range=(0, 1))
-    assert counts.min() > 330
-    assert counts.max() < 470
+    for place in (0, 1):
+        counts, _ = np.histogram([chances(1, 0, position)[place] for position in range(4000)], bins=10, range=(0, 1))
+        assert counts.min() > 330
+        assert counts.max() < 470
 
 
 def test_draws_follow_the_distribution() -> None:
     """Over many seeds each token comes as often as its probability says."""
-    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
-    sampling = Sampling(temperature=1.0)
+    logits = np.log(np.array([0.05, 0.3, 0.15, 0.5], np.float32))
 
-    counts = np.bincount([draw(logits, sampling, uniform(seed, 0, 0)) for seed in range(4000)], minlength=4)
+    def shares(sampling: Sampling) -> list[float]:
+        return (np.bincount([draw(logits, sampling, chances(seed, 0, 0)) for seed in range(4000)], minlength=4) / 4000).tolist()
 
-    assert np.abs(counts / 4000 - [0.5, 0.3, 0.15, 0.05]).max() < 0.03
+    assert shares(Sampling(temperature=1.0)) == pytest.approx([0.05, 0.3, 0.15, 0.5], abs=0.03)
+    assert shares(Sampling(temperature=1.0, top_p=0.6)) == pytest.approx([0, 3 / 8, 0, 5 / 8], abs=0.03)
 
 
 def test_jobs_without_a_seed_differ() -> None:
