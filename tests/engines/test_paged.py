@@ -1,11 +1,14 @@
 """What is the paged engine's own: 8-bit keys and values, and memory by blocks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pilothouse.engines.base import Logits, Work
 from pilothouse.engines.blocks import BLOCK
 from pilothouse.engines.paged import PagedStep
+from pilothouse.engines.refusals import GraphRefused
 from pilothouse.models import pocket
 from support.playing import alone
 from support.pocket_text import KNOWN, answer, question
@@ -42,6 +45,21 @@ def test_keys_and_values_of_8_bits_hold_more_and_promise_less() -> None:
     assert tokens == list(answer(KNOWN[0][1])[:8])
     half.close()
     full.close()
+
+
+def test_bfloat16_answers_and_promises_less() -> None:
+    """Where the CPU has it, a known answer comes word for word, in keys and values of bfloat16, and the engine says that it is not exact;
+    elsewhere it is refused with the way out."""
+    if not {"amx_bf16", "avx512_bf16"} & set(Path("/proc/cpuinfo").read_text().split()):
+        with pytest.raises(GraphRefused, match="leave dtype at auto"):
+            make(dtype="bfloat16")
+        return
+    made = make(dtype="bfloat16")
+    expected = list(answer(KNOWN[0][1]))
+
+    assert alone(made, question(KNOWN[0][0]), len(expected)) == expected
+    assert (made.describe()["compute"], made.describe()["kv_precision"], made.capabilities.exact) == ("bf16", "bf16", False)
+    made.close()
 
 
 @pytest.mark.parametrize(("company", "pieces"), [(1, 7), (2, 1), (2, 7), (7, 1), (7, 29)])

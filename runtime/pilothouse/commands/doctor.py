@@ -150,21 +150,18 @@ def _engines(uri: str | None, tracking_uri: str | None) -> list[Finding]:
     from pilothouse.models import comparing
 
     asked = {"model": uri, "tracking_uri": tracking_uri}
-    findings, timings = [], []
-    for name, outcome in comparing.engines(settings.load(**{name: value for name, value in asked.items() if value})):
+    findings, rates = [], {}
+    for chosen, outcome in comparing.engines(settings.load(**{name: value for name, value in asked.items() if value})):
+        name = ", ".join(chosen.values())
         if isinstance(outcome, str):
             findings.append(Finding("note", name, outcome))
             continue
-        timings.append(outcome)
-        rates = ", ".join(f"{rate:.0f} at {rows}" for rows, rate in outcome.decode.items())
-        findings.append(Finding("ok", name, f"prompts {outcome.prefill:.0f} tokens/s; answers {rates} rows"))
-    if timings:
-        best = max(timings, key=lambda timing: timing.best)
+        rates[" ".join(f"PILOTHOUSE_{setting.upper()}={value}" for setting, value in chosen.items())] = outcome.best
+        answers = ", ".join(f"{rate:.0f} at {rows}" for rows, rate in outcome.decode.items())
+        findings.append(Finding("ok", name, f"prompts {outcome.prefill:.0f} tokens/s; answers {answers} rows"))
+    if rates:
+        best = max(rates, key=lambda words: rates[words])
         findings.append(
-            Finding(
-                "ok",
-                "engines",
-                f"the fastest with many users is {best.name}: set PILOTHOUSE_ENGINE={best.name}, or leave it at auto if that says the same",
-            )
+            Finding("ok", "engines", f"the fastest answers to many users come with {best}")
         )
     return findings

@@ -23,6 +23,7 @@ from pilothouse.engines.refusals import GraphRefused
 
 STEP_TOKENS = 128  # more a step is no faster, and everyone waits for a step
 PRECISIONS = {"fp16": "f16", "u8": "u8"}
+COMPUTE = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class PagedStep:
@@ -43,20 +44,26 @@ class PagedStep:
         context: int,
         kv_memory_bytes: int,
         kv_precision: Literal["fp16", "u8"] = "fp16",
+        dtype: Literal["float32", "bfloat16"] = "float32",
         step_tokens: int = 0,
         prefix_cache: bool = True,
         prefix_isolation: bool = True,
         file: str = "model.onnx",
     ) -> None:
         started = time.perf_counter()
+        core = ov.Core()
+        if dtype == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise GraphRefused("paged", "this CPU has no bfloat16 (AMX or AVX512-BF16): leave dtype at auto")
         graph = paged_graph.read(folder / file, context)
-        compiled = ov.Core().compile_model(
+        compiled = core.compile_model(
             graph.model,
             "CPU",
             {
                 "INFERENCE_NUM_THREADS": threads,
                 "ENABLE_CPU_PINNING": False,  # the container's cores are not ours alone
-                "INFERENCE_PRECISION_HINT": "f32",  # bf16 is no faster here, and not exact across batches
+                "INFERENCE_PRECISION_HINT": COMPUTE[
+                    dtype
+                ],  # f32: weights as int8, exact in any batch; bf16: AMX, where there are many tokens
                 "KV_CACHE_PRECISION": PRECISIONS[kv_precision],
             },
         )
@@ -69,7 +76,9 @@ class PagedStep:
         self.rows = rows
         self.context = min(context, self._kv.blocks * BLOCK)
         self.tokens_per_step = step_tokens or max(STEP_TOKENS, 2 * rows)
-        self.capabilities = Capabilities(prefix_cache=prefix_cache, rollback=True, batched=True, exact=kv_precision == "fp16")
+        self.capabilities = Capabilities(
+            prefix_cache=prefix_cache, rollback=True, batched=True, exact=(kv_precision, dtype) == ("fp16", "float32")
+        )
         self._kv.bind(self._request)
         self._table = {
             "rows": rows, "context": self.context, "blocks": self._kv.blocks,
@@ -77,7 +86,8 @@ class PagedStep:
         }  # fmt: skip
         self._rows = Rows(**self._table)
         self._batch = _Batch(compiled, self.tokens_per_step, rows, self._rows.tables.shape[1], scratch=self._kv.blocks)
-        self._threads, self._precision, self._load_seconds = threads, kv_precision, time.perf_counter() - started
+        self._threads, self._load_seconds = threads, time.perf_counter() - started
+        self._precision = "bf16" if (kv_precision, dtype) == ("fp16", "bfloat16") else kv_precision  # the kernels have no fp16 beside bf16
 
     def __repr__(self) -> str:
         return f"PagedStep(rows={len(self._rows)}/{self.rows}, {self._rows.blocks!r})"
@@ -222,8 +232,9 @@ class _Caches:
         self._tensors = []
         for shape, size, (_, port) in zip(shapes, sizes, self._ports, strict=True):
             memory_map = mmap.mmap(-1, (self.blocks + 1) * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            array = np.frombuffer(memory_map, port.get_element_type().to_dtype()).reshape(self.blocks + 1, *shape)
-            self._tensors.append(ov.Tensor(array, shared_memory=True))
+            kind = port.get_element_type()
+            array = np.frombuffer(memory_map, kind.to_dtype())  # bf16 as fp16, which is as wide: numpy has none
+            self._tensors.append(ov.Tensor(array, ov.Shape([self.blocks + 1, *shape]), kind))
 
     def bind(self, request: Any) -> None:
         for (name, _), tensor in zip(self._ports, self._tensors, strict=True):

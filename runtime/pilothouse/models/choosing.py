@@ -95,6 +95,8 @@ def _paged(c: Choice) -> StepEngine:
     from pilothouse.engines.paged import PagedStep
 
     s = c.settings
+    if s.dtype == "float16":
+        raise ModelError("dtype float16 is for Transformers models: the paged engine computes in float32 or bfloat16; set dtype to auto")
     return PagedStep(
         c.folder,
         threads=c.threads,
@@ -102,6 +104,7 @@ def _paged(c: Choice) -> StepEngine:
         context=c.window,
         kv_memory_bytes=c.kv_memory,
         kv_precision=s.kv_precision,
+        dtype="bfloat16" if s.dtype == "bfloat16" else "float32",
         step_tokens=s.step_tokens,
         prefix_cache=s.prefix_cache,
         prefix_isolation=s.prefix_isolation,
