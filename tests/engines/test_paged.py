@@ -110,3 +110,23 @@ def test_a_draft_is_computed_as_its_token_would_be_to_the_last_bit(context: int)
         return np.concatenate(found)
 
     assert np.array_equal(logits(1), logits(8))
+
+
+def test_a_row_that_gave_way_goes_on_with_the_same_bits() -> None:
+    """Memory is taken from whoever came last: what it had answered is computed again as an answer, in pieces of any size."""
+    engine = PagedStep(pocket.FOLDER, threads=2, rows=2, context=512, kv_memory_bytes=64 << 20, prefix_cache=False)
+    prompt, answer = list(range(100, 140)), list(range(200, 240))
+    engine.admit(0, prompt, "")
+    engine.step([Work(0, prompt, 1)])
+    for token in answer:
+        assert engine.extend(0, 1)
+        kept = engine.step([Work(0, [token], 1)]).copy()
+    engine.withdraw(0)
+
+    text = prompt + answer
+    engine.admit(0, text, "", len(answer))
+    for begin, end in ((0, 33), (33, 47), (47, 48), (48, 80)):
+        again = engine.step([Work(0, text[begin:end], 1)]).copy()
+    engine.close()
+
+    assert np.array_equal(kept, again)

@@ -49,7 +49,7 @@ def test_an_engine_for_cpus_can_not_either(engine: str) -> None:
 
 def test_float16_is_refused_where_kernels_have_none() -> None:
     """The setting is for Transformers models too: a number format that the paged engine lacks is not taken for another one."""
-    with pytest.raises(ModelError, match="^dtype float16 is for Transformers models: .*; set dtype to auto$"):
+    with pytest.raises(ModelError, match=r"^dtype float16 is for Transformers models: .*; set dtype to auto$"):
         choice(pocket.FOLDER, dtype="float16", engine="paged")()
 
 

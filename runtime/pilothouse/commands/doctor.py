@@ -161,7 +161,5 @@ def _engines(uri: str | None, tracking_uri: str | None) -> list[Finding]:
         findings.append(Finding("ok", name, f"prompts {outcome.prefill:.0f} tokens/s; answers {answers} rows"))
     if rates:
         best = max(rates, key=lambda words: rates[words])
-        findings.append(
-            Finding("ok", "engines", f"the fastest answers to many users come with {best}")
-        )
+        findings.append(Finding("ok", "engines", f"the fastest answers to many users come with {best}"))
     return findings

@@ -89,8 +89,11 @@ class StepEngine(Protocol):
     tokens_per_step: int  # most tokens one step should be fed, over all rows
     turn: int | None  # a row that was opened with no more tokens and outgrows them is computed anew as a whole, in that step; None: never
 
-    def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
-        """Open `row` for `prompt`. Returns how many of its first tokens need not be fed (a prefix hit, always < len(prompt)), None for "no room now"."""
+    def admit(self, row: int, prompt: Sequence[int], tenant: str, answered: int = 0) -> int | None:
+        """Open `row` for `prompt`, whose last `answered` tokens it has answered itself, before it gave way.
+
+        Returns how many of the first tokens need not be fed (a prefix hit, always < len(prompt)), None for "no room now".
+        """
 
     def extend(self, row: int, tokens: int) -> bool:
         """Make room for `tokens` more of this row; False when memory is short (the caller preempts a row or waits)."""

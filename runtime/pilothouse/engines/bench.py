@@ -28,7 +28,7 @@ class Bench:
 
     def admit(self, row: int, entry: Entry) -> int | None:
         """Open `row`; tokens that need not be fed, or None for "no room now". Raises the request's own errors: a guide that can't be followed."""
-        cached = self.engine.admit(row, entry.tokens, entry.job.tenant)
+        cached = self.engine.admit(row, entry.tokens, entry.job.tenant, entry.answered)
         if cached is None:
             return None
         try:

@@ -74,7 +74,7 @@ class GenaiStep:
         self._row: int | None = None
         self._load_seconds = time.perf_counter() - started
 
-    def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
+    def admit(self, row: int, prompt: Sequence[int], tenant: str, answered: int = 0) -> int | None:
         """Open `row`, if no other one is; the beginning that the prompt shares with the text before need not be fed."""
         if self._row is not None:
             return None

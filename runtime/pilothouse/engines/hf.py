@@ -78,7 +78,7 @@ class HFStep:
         self.capabilities = Capabilities(rollback=True, batched=True, exact=self.device == "cpu" and self._dtype == torch.float32)
         self._load_seconds = time.perf_counter() - started
 
-    def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
+    def admit(self, row: int, prompt: Sequence[int], tenant: str, answered: int = 0) -> int | None:
         """Open `row` and set memory for its prompt aside."""
         self._rows[row] = _Row(self._attention.Keys(), len(prompt))
         if self.extend(row, len(prompt)):

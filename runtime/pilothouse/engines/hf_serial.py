@@ -56,7 +56,7 @@ class HFSerialStep:
         self._cache: Any = None
         self._load_seconds = time.perf_counter() - started
 
-    def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
+    def admit(self, row: int, prompt: Sequence[int], tenant: str, answered: int = 0) -> int | None:
         """Open `row`, if no other one is."""
         if self._row is not None:
             return None

@@ -92,9 +92,9 @@ class PagedStep:
     def __repr__(self) -> str:
         return f"PagedStep(rows={len(self._rows)}/{self.rows}, {self._rows.blocks!r})"
 
-    def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
+    def admit(self, row: int, prompt: Sequence[int], tenant: str, answered: int = 0) -> int | None:
         """Open `row`, with room for the whole prompt. Returns its tokens that are shared already, None without room."""
-        return self._rows.open(row, prompt, tenant)
+        return self._rows.open(row, prompt, tenant, answered)
 
     def extend(self, row: int, tokens: int) -> bool:
         """Make room for `tokens` more than were fed; False without room."""
@@ -278,20 +278,20 @@ class _Batch:
         for item in work:
             row, state = item.row, rows[item.row]
             end = state.length
-            begin, answers = end - len(item.tokens), end - len(item.tokens) >= state.prompt
-            if begin == end - 1 and begin > state.given and not answers:
+            begin = end - len(item.tokens)
+            answer = min(max(begin, state.asked), end)
+            if answer == begin + 1 and begin > state.given:
                 begin -= 1  # the one before it again, with the same keys and values
             count, shift = end - begin, rows.shift(row)
             self._ids[at : at + count] = rows.tokens[row, begin:end]
             self._positions[at : at + count] = self._counting[begin + shift : end + shift]
-            piece = 1 if answers else count
-            for last in range(begin + piece, end + 1, piece):
+            for last in range(answer if answer > begin else begin + 1, end + 1):
                 held = -(-last // BLOCK)
                 if blocks + held >= len(self._blocks):
                     self._blocks = np.concatenate([self._blocks, np.empty_like(self._blocks)])
                 self._blocks[blocks : blocks + held] = rows.tables[row, :held]
-                self._past[sequences] = last - piece
-                at, blocks, sequences = at + piece, blocks + held, sequences + 1
+                self._past[sequences] = begin
+                at, begin, blocks, sequences = at + last - begin, last, blocks + held, sequences + 1
                 self._begins[sequences], self._block_begins[sequences] = at, blocks
             self._wanted[wanted : wanted + item.wanted] = self._counting[at - item.wanted : at]
             wanted += item.wanted

@@ -16,7 +16,8 @@ from pilothouse.engines.blocks import BLOCK, Blocks
 
 @dataclass(slots=True)
 class Row:
-    prompt: int  # tokens
+    prompt: int  # tokens that it was opened with
+    asked: int  # of them those that it did not answer itself
     tenant: str
     long: bool  # computed with the long rotary tables
     chain: prefix.Chain
@@ -52,14 +53,14 @@ class Rows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def open(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
+    def open(self, row: int, prompt: Sequence[int], tenant: str, answered: int = 0) -> int | None:
         """Open `row` with blocks for the whole prompt. Returns how many tokens are there already; None, and nothing changed, without room."""
         if row in self._rows:
             raise ValueError(f"row {row} is open")
         if not 0 < len(prompt) <= self._context:
             raise ValueError(f"a prompt has 1 to {self._context} tokens, not {len(prompt)}")
         long = self._original is not None and len(prompt) > self._original
-        state = Row(prompt=len(prompt), tenant=tenant, long=long, chain=self._chain(tenant, long))
+        state = Row(prompt=len(prompt), asked=len(prompt) - answered, tenant=tenant, long=long, chain=self._chain(tenant, long))
         text = self.tokens[row]
         text[: len(prompt)] = prompt
         found = prefix.find(self.blocks, state.chain, text[: len(prompt)]) if self._prefix_cache else []

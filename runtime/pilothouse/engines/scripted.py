@@ -130,7 +130,7 @@ class ScriptedStep:
         self._thread = threading.get_ident()
         self._logits = -SLOPE * np.arange(size, dtype=np.float32)
 
-    def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
+    def admit(self, row: int, prompt: Sequence[int], tenant: str, answered: int = 0) -> int | None:
         self._check(row not in self.open and 0 <= row < self.rows, f"row {row} can't be opened")
         self._check(0 < len(prompt) <= self.context, f"a prompt of {len(prompt)} tokens")
         if self.faults.refuse_admits:

@@ -102,7 +102,7 @@ class SlotsStep:
     def __repr__(self) -> str:
         return f"SlotsStep(rows={len(self._rows)}/{self.rows}, tokens={self._reserved}/{self._budget})"
 
-    def admit(self, row: int, prompt: Sequence[int], tenant: str) -> int | None:
+    def admit(self, row: int, prompt: Sequence[int], tenant: str, answered: int = 0) -> int | None:
         """Open `row`, with room for the whole prompt. Returns its tokens that were copied from another's, None without room."""
         if row in self._rows:
             raise ValueError(f"row {row} is open")
