@@ -5,6 +5,7 @@ Messages are written for the client: they name the field and the way out, and ne
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -16,6 +17,13 @@ class PilothouseError(Exception):
         self.message = message
         self.field = field
         self.code = code
+
+    def renamed(self, names: Mapping[str, str]) -> "PilothouseError":
+        """This error as a wire says it that has other names for some fields; itself where its field is none of them."""
+        if self.field is None or self.field not in names:
+            return self
+        name = names[self.field]
+        return type(self)(self.message.replace(self.field, name, 1), field=name, code=self.code)
 
 
 class InvalidRequest(PilothouseError):

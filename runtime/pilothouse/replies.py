@@ -89,8 +89,9 @@ async def spelled(
     closing: Callable[[list[list[Usage]]], bytes],
     failing: Callable[[BaseException], bytes],
     rows: int,
+    done: bytes = sse.DONE,
 ) -> AsyncGenerator[bytes, None]:
-    """Chunks as events, the opening ones with the first of them; an error after the first byte becomes the last event."""
+    """Chunks as events, the opening ones with the first of them; an error after the first byte becomes the last event, but for `done`."""
     usages: list[list[Usage]] = [[] for _ in range(rows)]
     begun = False
     try:
@@ -103,10 +104,10 @@ async def spelled(
                     data, begun = opening + data, True
                 if data:
                     yield data
-        yield closing(usages) + sse.DONE
+        yield closing(usages) + done
     except Exception as error:
         if not begun:
             raise
-        yield failing(error) + sse.DONE
+        yield failing(error) + done
         if not isinstance(error, PilothouseError):
             raise

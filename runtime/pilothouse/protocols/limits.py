@@ -99,10 +99,7 @@ class Limits:
             self._length(request)
             self._answer(request)
         except PilothouseError as error:
-            if not names or error.field is None or error.field not in names:
-                raise
-            old, new = error.field, names[error.field]
-            raise type(error)(error.message.replace(old, new, 1), field=new, code=error.code) from None
+            raise error.renamed(names or {}) from None
 
     def _prompt(self, request: ChatRequest) -> None:
         if (request.prompt is None) == (not request.messages):
@@ -114,7 +111,7 @@ class Limits:
             self._ids("prompt", request.prompt)
         for index, message in enumerate(request.messages):
             for name in ("name", "tool_call_id"):
-                _short(f"messages[{index}].{name}", getattr(message, name))
+                short(f"messages[{index}].{name}", getattr(message, name))
         self._content(content_bytes(request), "prompt" if request.messages == () else "messages")
 
     def _sampling(self, request: ChatRequest) -> None:
@@ -146,7 +143,7 @@ class Limits:
     def _answer(self, request: ChatRequest) -> None:
         within("logprobs", request.logprobs, 0, self.max_top_logprobs)
         at_most("tools", len(request.tools), self.max_tools, "tools")
-        _short("user", request.user)
+        short("user", request.user)
         if request.guide is not None and request.guide.schema is not None:
             size = len(request.guide.schema.encode())
             if size > self.max_schema_bytes:
@@ -186,6 +183,7 @@ def at_most(name: str, count: int, most: int, things: str) -> None:
         raise InvalidRequest(f"{name} has {count} {things}; at most {most} are taken", field=name)
 
 
-def _short(name: str, value: str | None) -> None:
+def short(name: str, value: str | None) -> None:
+    """Refuse a name that is longer than any has to be; None is none."""
     if value is not None and len(value) > MAX_NAME:
         raise InvalidRequest(f"{name} has {len(value)} characters; at most {MAX_NAME} are taken", field=name)

@@ -15,8 +15,8 @@ from pilothouse.protocols.limits import Limits
 MAX_PATTERN = 512  # characters of one `pattern`
 
 
-def guide(fields: Fields, limits: Limits, name: str = "response_format") -> Guide | None:
-    """The guide that `response_format` asks for; None for text."""
+def guide(fields: Fields, limits: Limits, name: str = "response_format", *, flat: bool = False) -> Guide | None:
+    """The guide that `response_format` asks for; None for text. `flat`: the schema stands beside the type, in no object of its own."""
     form = fields.object(name)
     if form is None:
         return None
@@ -27,7 +27,7 @@ def guide(fields: Fields, limits: Limits, name: str = "response_format") -> Guid
         case "json_object":
             found = Guide("json_object")
         case "json_schema":
-            found = Guide("json_schema", _named_schema(form.need_object("json_schema"), limits))
+            found = Guide("json_schema", _named_schema(form if flat else form.need_object("json_schema"), limits))
         case _:
             raise Unsupported(
                 f"{form.path('type')} {shown(sort)} is not supported: send text, json_object or json_schema", field=form.path("type")

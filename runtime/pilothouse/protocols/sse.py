@@ -6,9 +6,9 @@ HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 HEAD, END = b"data: ", b"\n\n"
 DONE = b"data: [DONE]\n\n"
-"""The last event of OpenAI's streams, and of every stream that ends in an error."""
+"""The last event of OpenAI's chats and completions, and of MLflow's streams. A response's own last event says how it ended."""
 
 
-def event(data: bytes) -> bytes:
-    """One event. `data` is JSON on one line, as orjson writes it."""
-    return HEAD + data + END
+def event(data: bytes, name: bytes = b"") -> bytes:
+    """One event, named where its protocol names them. `data` is JSON on one line, as orjson writes it."""
+    return (b"event: " + name + b"\n" if name else b"") + HEAD + data + END

@@ -4,8 +4,9 @@ from pilothouse.protocols import sse
 
 
 def test_an_event_is_one_data_line_and_an_empty_one() -> None:
-    """As the standard frames it, without an event name: clients of all protocols read `data:` alone."""
+    """As the standard frames it; a name only where its protocol names events, for most clients read `data:` alone."""
     assert sse.event(b'{"a":1}') == b'data: {"a":1}\n\n'
+    assert sse.event(b'{"a":1}', b"error") == b'event: error\ndata: {"a":1}\n\n'
 
 
 def test_the_last_event_is_openais() -> None:
