@@ -19,11 +19,12 @@ from pilothouse.bulk import apart
 from pilothouse.errors import Unsupported
 from pilothouse.joining import total
 from pilothouse.models.loading import Loaded
-from pilothouse.protocols import invocations, openai, openai_answers, openapi, sse
+from pilothouse.protocols import invocations, openai, openai_answers, openapi, response_answers, responses, sse
 from pilothouse.protocols.failures import mlflow_error, openai_error, unknown_model, v2_error
 from pilothouse.protocols.fields import document
 from pilothouse.protocols.limits import Limits
 from pilothouse.protocols.openai_stream import ChatStream, CompletionStream
+from pilothouse.protocols.response_stream import ResponseStream
 from pilothouse.replies import json, spelled, spoken, streaming
 from pilothouse.version import __version__
 
@@ -107,8 +108,27 @@ class Routes:
     @custom_handler(rest_path="/v1/responses", rest_method="POST")
     @spoken(openai_error)
     async def responses(self, request: Request) -> Response:
-        """Refused by name until there is an engine for it."""
-        raise Unsupported("/v1/responses is not served; use /v1/chat/completions", code="unsupported_endpoint")
+        """OpenAI's response, unary or streamed. None is stored: there is no route to ask for one again."""
+        asked = await self._openai_asked(request, responses.response)
+        answerer, _, name = self._served()
+        options = asked.options(answerer.planner.defaults)
+        head = response_answers.Head(f"resp_{uuid4().hex}", int(time.time()), name, options)
+        with responses.own_names():
+            if not asked.stream:
+                answer = await answerer.answer(asked.request, protocol="openai_response")
+                return json(response_answers.answer(head, int(time.time()), answer))
+            stream = ResponseStream(head)
+            return await streaming(
+                spelled(
+                    answerer.streams((asked.request,), protocol="openai_response_stream"),
+                    stream.opening(),
+                    lambda _, chunk: stream.chunk(chunk),
+                    lambda usages: stream.closing(total(usages[0]), int(time.time())),
+                    stream.error,
+                    rows=1,
+                    done=b"",
+                )
+            )
 
     @custom_handler(rest_path="/v1/embeddings", rest_method="POST")
     @spoken(openai_error)

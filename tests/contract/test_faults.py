@@ -38,6 +38,7 @@ def mended(broken: Target) -> None:
 CASES = {
     "/v1/chat/completions": ({"messages": MESSAGES}, OPENAI),
     "/v1/completions": ({"prompt": BREAKS}, OPENAI),
+    "/v1/responses": ({"input": BREAKS}, OPENAI),
     "/invocations": ({"messages": MESSAGES}, MLFLOW),
     "/v2/models/scripted/infer": ({"inputs": [TENSOR]}, V2),
     "/v2/models/scripted/generate": ({"text_input": BREAKS}, V2),
@@ -73,6 +74,18 @@ def test_error_after_the_first_byte_is_the_last_event(broken: Target, path: str)
     assert len(events) > 1
     assert events[-1].json == expected
     assert all("error" not in event.json and "error_code" not in event.json for event in events[:-1])
+
+
+def test_error_after_the_first_byte_fails_a_response(broken: Target) -> None:
+    """One error event by its name, then the response with its status; nothing after it, for OpenAI has no other word for the end here."""
+    events = [event.json for event in broken.client.events("/v1/responses", {"input": BREAKS, "stream": True})]
+    *said, error, failed = events
+
+    assert "response.output_text.delta" in {event["type"] for event in said}
+    assert (error["type"], error["error"]) == ("error", OPENAI["error"])
+    assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
+    assert failed["response"]["error"] == {"code": "server_error", "message": SENTENCE}
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
 def test_broken_grpc_call_is_internal(broken: Target) -> None:

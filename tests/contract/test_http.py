@@ -17,6 +17,7 @@ INFER = {"inputs": [TENSOR], "parameters": {"max_tokens": 2}}
 POSTS: dict[str, Any] = {
     "/v1/chat/completions": CHAT,
     "/v1/completions": {"prompt": "Hello", "max_tokens": 2},
+    "/v1/responses": {"input": "Hello", "max_output_tokens": 2},
     "/v2/models/{model}/infer": INFER,
     "/v2/models/{model}/infer_stream": INFER,
     "/v2/models/{model}/generate": {"text_input": "Hello", "parameters": {"max_tokens": 2}},
@@ -42,6 +43,9 @@ UNKNOWN = (
     "/v1/chat",
     "/v1/chat/completions/",
     "/v1/no-such-route",
+    "/v1/responses/resp_1",
+    "/v1/responses/resp_1/cancel",
+    "/v1/responses/resp_1/input_items",
     "/v2/no-such-route",
     "/v2/models",
     "/v2/models/",
@@ -128,7 +132,7 @@ def test_wrong_method_on_a_get_route_is_405(target: Target, path: str) -> None:
         b"{}",
         b"\xff\xfe",
         b'{"a": NaN}',
-        b'{"messages": 7, "prompt": 7, "inputs": 7, "text_input": 7}',
+        b'{"messages": 7, "prompt": 7, "inputs": 7, "input": 7, "text_input": 7}',
         b"[" * 5000,
         b'{"a":' * 5000,
     ],
@@ -206,7 +210,7 @@ def test_unknown_model_comes_before_the_body(target: Target) -> None:
     for path in ("/v2/models/gpt-9/infer", "/v2/models/gpt-9/generate_stream", "/v2/models/gpt-9/versions/7/infer"):
         reply = target.client.post(path, b"{")
         assert (reply.status, "gpt-9" in reply.json["error"]) == (404, True)
-    for path in ("/v1/chat/completions", "/v1/completions"):
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
         reply = target.client.post(path, {"model": "gpt-9", "temperature": "hot"})
         assert (reply.status, reply.json["error"]["code"], reply.json["error"]["param"]) == (404, "model_not_found", "model")
         assert "gpt-9" in reply.json["error"]["message"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.errors import InvalidRequest
-from pilothouse.protocols import openai
+from pilothouse.protocols import openai, responses
 from pilothouse.protocols.failures import openai_error
 from pilothouse.protocols.fields import document
 from pilothouse.protocols.limits import Limits
@@ -33,8 +33,38 @@ NAMES = [
     *("top_k", "n", "seed", "stop", "stop_token_ids", "logit_bias", "max_tokens", "max_completion_tokens", "min_tokens", "user", "tools"),
     *("tool_choice", "parallel_tool_calls", "response_format", "json_schema", "schema", "name", "type", "function", "parameters", "strict"),
     *("role", "content", "text", "tool_calls", "tool_call_id", "id", "arguments", "modalities", "audio", "5", "$ref", "pattern", "refusal"),
+    *(
+        "input",
+        "instructions",
+        "max_output_tokens",
+        "include",
+        "format",
+        "metadata",
+        "call_id",
+        "output",
+        "annotations",
+        "store",
+        "truncation",
+    ),
 ]
-WORDS = ["user", "assistant", "tool", "system", "text", "function", "json_schema", "json_object", "auto", "none", "Hi", "f", "", "\ud800"]
+WORDS = [
+    "user",
+    "assistant",
+    "tool",
+    "system",
+    "text",
+    "function",
+    "json_schema",
+    "json_object",
+    "auto",
+    "none",
+    "Hi",
+    "f",
+    "",
+    "\ud800",
+    "input_text",
+    "function_call",
+]
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS) | st.text(max_size=5)
 ANY = st.recursive(
     SCALARS,
@@ -43,7 +73,9 @@ ANY = st.recursive(
 )
 MESSAGE = st.fixed_dictionaries({"role": st.sampled_from(WORDS), "content": st.just("Hi") | ANY}, optional={"tool_calls": ANY, "name": ANY})
 BODIES = st.fixed_dictionaries(
-    {}, optional=dict.fromkeys(NAMES, ANY) | {"messages": st.lists(MESSAGE, max_size=3) | ANY, "prompt": st.just("Hi") | ANY}
+    {},
+    optional=dict.fromkeys(NAMES, ANY)
+    | {"messages": st.lists(MESSAGE, max_size=3) | ANY, "prompt": st.just("Hi") | ANY, "input": st.lists(MESSAGE, max_size=3) | ANY},
 )
 
 
@@ -56,7 +88,7 @@ def refused(translate: Callable[..., Any], *args: Any) -> InvalidRequest | None:
     return None
 
 
-@pytest.mark.parametrize("translate", [openai.chat, openai.completion])
+@pytest.mark.parametrize("translate", [openai.chat, openai.completion, responses.response])
 def test_any_json_is_a_request_or_a_typed_refusal(translate: Callable[[Any, Limits], Any]) -> None:
     """Bodies that look like ours with anything in their fields; the refusal itself can always be sent."""
 

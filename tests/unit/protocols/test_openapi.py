@@ -12,14 +12,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pilothouse.errors import TABLE, InvalidRequest, PilothouseError
-from pilothouse.messages import Answer, ChatRequest, Choice, Chunk, FinishReason, TokenLogprob, ToolCall, Usage
-from pilothouse.protocols import openai, v2
+from pilothouse.messages import Answer, ChatRequest, Choice, Chunk, Defaults, FinishReason, TokenLogprob, ToolCall, Usage
+from pilothouse.protocols import openai, response_answers, responses, v2
 from pilothouse.protocols.failures import mlflow_error, openai_error, v2_error
 from pilothouse.protocols.invocations import Invocation, answer, invocation
 from pilothouse.protocols.limits import Limits
 from pilothouse.protocols.openai_answers import chat_answer, completion_answer, model_card, models_list
 from pilothouse.protocols.openai_stream import ChatStream, CompletionStream
 from pilothouse.protocols.openapi import document
+from pilothouse.protocols.response_stream import ResponseStream
 from pilothouse.protocols.v2_binary import wanted
 from pilothouse.protocols.v2_body import generate_answer, generate_request, inference_request
 from pilothouse.settings import Settings
@@ -94,7 +95,7 @@ def test_every_error_status_is_told_on_every_asking_route() -> None:
     """The error table is the source: a status it gains must be told here too."""
     statuses = {str(row.status) for row in TABLE.values()}
 
-    for path in ("/v1/chat/completions", "/v1/completions", "/invocations", "/v2/models/{model}/infer"):
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/invocations", "/v2/models/{model}/infer"):
         assert statuses <= set(DOCUMENT["paths"][path]["post"]["responses"])
 
 
@@ -158,6 +159,34 @@ COMPLETIONS: list[dict[str, Any]] = [
     {"prompt": [1, 2], "echo": True, "stream": True, "stream_options": {"include_usage": True}},
     {"prompt": [[1], [2]], "model": "m"},
 ]
+READ = {"type": "input_text", "text": "x"}
+WRITTEN = {"type": "output_text", "text": "x", "annotations": [], "logprobs": [{}]}
+FUNCTION: dict[str, Any] = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}, "strict": False}
+FORM = {"type": "json_schema", "name": "a", "schema": {"type": "object"}, "strict": True}
+RESPONSES: list[dict[str, Any]] = [
+    {"input": "Hi"},
+    {
+        "input": [USER],
+        **{name: value for name, value in SAMPLED.items() if name not in responses.REFUSED},
+        "max_output_tokens": 9,
+        "include": [responses.LOGPROBS],
+        "top_logprobs": 3,
+        "text": {"format": FORM, "verbosity": None},
+        "metadata": {"a": "b"},
+        "reasoning": None,
+    },
+    {"input": "Hi", "stream": True, "stream_options": {"include_obfuscation": False}, "model": "m", "instructions": "x"},
+    {"input": "Hi", "tools": [FUNCTION], "tool_choice": {"type": "function", "name": "f"}, "parallel_tool_calls": True},
+    {"input": "Hi", "store": False, "background": False, "truncation": "disabled", "service_tier": "auto", "prompt_cache_key": "k"},
+    {
+        "input": [
+            {"type": "message", "role": "developer", "content": [READ]},
+            {"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": [WRITTEN], "phase": None},
+            {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c1", "output": [READ]},
+        ]
+    },
+]
 PROMPT: dict[str, Any] = {"name": "prompt", "shape": [1], "datatype": "BYTES", "data": ["Hi"]}
 PARAMETERS = {**SAMPLED, "response_format": SCHEMA, "content_type": "pd", "triton_x": 1}
 TENSORS: list[dict[str, Any]] = [
@@ -204,12 +233,30 @@ POOL: list[Any] = [
         "json_object",
     ),
     *([], ["a"], [1], [""], [None], [["a"]], {}, {"type": "text"}, {"5": 1}, {"05": 1}, {"x": 1}, {"name": "f"}, USER, TOOL, CALL),
+    *("assistant", "message", "input_text", "disabled", READ, WRITTEN, FUNCTION, FORM, [responses.LOGPROBS]),
 ]
-WORDS = ["model", "stream", "stream_options", "tools", "tool_choice", "logprobs", "top_logprobs", "echo", "n", "stop", "name", "type", "x"]
+WORDS = [
+    "model",
+    "stream",
+    "stream_options",
+    "tools",
+    "tool_choice",
+    "logprobs",
+    "top_logprobs",
+    "echo",
+    "n",
+    "stop",
+    "name",
+    "type",
+    "x",
+    "phase",
+    "id",
+]
 BEYOND = (
     "min_tokens must be",
     "is given twice",
     "answers no tool call",
+    "answers no function call",
     "is none of the tools",
     "but data has",
     "is not valid JSON",
@@ -258,6 +305,7 @@ def refused(translate: Callable[[Any], Any], body: Any) -> PilothouseError | Non
 CASES: dict[str, tuple[list[dict[str, Any]], Callable[[Any], Any]]] = {
     "ChatCompletionRequest": (CHATS, lambda body: openai.chat(body, LIMITS)),
     "CompletionRequest": (COMPLETIONS, lambda body: openai.completion(body, LIMITS)),
+    "ResponseRequest": (RESPONSES, lambda body: responses.response(body, LIMITS)),
     "InferenceRequest": (TENSORS, lambda body: (v2.requests(inference_request(body), LIMITS), wanted(body))),
     "GenerateRequest": (GENERATED, lambda body: v2.requests(generate_request(body, streamed=False), LIMITS)),
     "GenerateStreamRequest": (GENERATED, lambda body: v2.requests(generate_request(body, streamed=True), LIMITS)),
@@ -337,6 +385,22 @@ def test_events_fit(include_usage: bool) -> None:
         events = [json.loads(event.removeprefix(b"data: ")) for event in b"".join(data).split(b"\n\n") if event]
 
         assert [fits(schema)(event) for event in events] == [True] * len(events)
+
+
+@pytest.mark.parametrize("asked", RESPONSES)
+def test_responses_fit(asked: dict[str, Any]) -> None:
+    """Whatever was asked and is repeated: whole, and every event of the stream, also of one that broke."""
+    options = responses.response(asked, LIMITS).options(Defaults())
+    head = response_answers.Head("resp_1", 1, "m", options)
+    stream, broken = ResponseStream(head), ResponseStream(head)
+    call = Chunk(tool_calls=(ToolCall("c", "f", "{}"),), finish_reason=FinishReason.TOOL_CALLS)
+    data = [stream.opening(), stream.chunk(Chunk("a", logprobs=(SCORE,))), stream.chunk(call), stream.closing(USAGE, 2)]
+    data.append(broken.error(RuntimeError()))
+    events = [json.loads(event.partition(b"data: ")[2]) for event in b"".join(data).split(b"\n\n") if event]
+
+    assert [event["type"] for event in events if not fits("ResponseEvent")(event)] == []
+    for choice in (*ANSWERS[0].choices, *ANSWERS[1].choices):
+        assert fits("Response")(response_answers.answer(head, 2, Answer((choice,), USAGE)))
 
 
 @pytest.mark.parametrize("kind", [*TABLE, RuntimeError])

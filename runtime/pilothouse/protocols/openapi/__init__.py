@@ -9,7 +9,8 @@ from pilothouse.protocols.limits import Limits
 from pilothouse.protocols.openapi.answers import ANSWERS
 from pilothouse.protocols.openapi.chats import chats
 from pilothouse.protocols.openapi.feedback import FEEDBACK
-from pilothouse.protocols.openapi.routes import paths, responses
+from pilothouse.protocols.openapi.responses import responses
+from pilothouse.protocols.openapi.routes import errors, paths
 from pilothouse.protocols.openapi.tables import tables
 from pilothouse.protocols.openapi.tensors import tensors
 
@@ -35,7 +36,7 @@ def document(limits: Limits, version: str) -> dict[str, Any]:
         "paths": paths(),
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "Needed where the server was given API keys."}},
-            "schemas": chats(limits) | tensors(limits) | tables(limits) | ANSWERS | FEEDBACK,
-            "responses": responses(),
+            "schemas": chats(limits) | responses(limits) | tensors(limits) | tables(limits) | ANSWERS | FEEDBACK,
+            "responses": errors(),
         },
     }

@@ -34,7 +34,7 @@ ANY = (401, 403, 405, 431, 500, 503)
 ASKING = (400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 500, 503, 504)
 
 
-def responses() -> dict[str, Any]:
+def errors() -> dict[str, Any]:
     """The errors of each wire, by name and status: `OpenAI400`, `V2404`..."""
     return {f"{wire}{status}": _error(shape, status) for wire, shape in SHAPES.items() for status in MEANING}
 
@@ -54,7 +54,7 @@ def paths() -> dict[str, Any]:
             "parameters": [_in_path("model")],
             "get": _get("OpenAI", "model", "The model by its name.", ref("Model"), (404,)),
         },
-        "/v1/responses": {"post": _unserved("responses", "Not served: use /v1/chat/completions.")},
+        "/v1/responses": {"post": _response()},
         "/v1/embeddings": {"post": _unserved("embeddings", "Not served: this model writes text and embeds none.")},
         "/v1/feedback": {"post": _feedback()},
         "/invocations": {"post": _invocations()},
@@ -130,6 +130,13 @@ def _openai(name: str, summary: str, asked: str, whole: str, event: str) -> dict
     stream = f"With stream true: events of {event}, an OpenAIError where one broke, then `[DONE]`."
     good = _good(stream, **{JSON: ref(whole), EVENTS: events(ref(event), ref("OpenAIError"), done=True)})
     return _operation("OpenAI", name, summary, _answers("OpenAI", good, ASKING), requestBody=_body(**{JSON: ref(asked)}))
+
+
+def _response() -> dict[str, Any]:
+    summary = "A chat in OpenAI's newer form; nothing is stored."
+    stream = "With stream true: named events of ResponseEvent, the last of which says how the response ended."
+    good = _good(stream, **{JSON: ref("Response"), EVENTS: events(ref("ResponseEvent"), done=False)})
+    return _operation("OpenAI", "response", summary, _answers("OpenAI", good, ASKING), requestBody=_body(**{JSON: ref("ResponseRequest")}))
 
 
 def _unserved(name: str, summary: str) -> dict[str, Any]:
