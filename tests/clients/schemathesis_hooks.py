@@ -10,6 +10,7 @@ MEASURED = "Inference-Header-Content-Length"
 """A header that must fit the body's length: so has it this one."""
 
 BEYOND = (
+    "answers no function call before it",
     "answers no tool call before it",
     "but data has",
     "context window",

@@ -38,7 +38,7 @@ enabled = true
 negative_data_rejection.expected-statuses = [400, 404, 405, 413, 415]
 positive_data_acceptance.expected-statuses = [{accepted}]
 [[operations]]
-include-path = ["/v1/responses", "/v1/embeddings"]
+include-path = "/v1/embeddings"
 checks.positive_data_acceptance.expected-statuses = [400]
 """
 

@@ -56,13 +56,14 @@ def test_a_chat_is_a_trace_with_usage_latency_and_model(traced: Served, arrived:
 
 
 def test_every_protocol_is_traced_and_no_word_of_it_is_told(traced: Served, arrived: Arrived) -> None:
-    """V2, MLflow, completions, a stream, gRPC: what was asked is nowhere in what MLflow stores."""
+    """V2, MLflow, completions, a response, a stream, gRPC: what was asked is nowhere in what MLflow stores."""
     tensor = {"inputs": [{"name": "prompt", "datatype": "BYTES", "shape": [1], "data": [SECRET]}], "parameters": {"max_tokens": 3}}
     asked = [
         ("/v2/models/pocket/infer", tensor),
         ("/v2/models/pocket/generate_stream", {"text_input": SECRET, "parameters": {"max_tokens": 3}}),
         ("/invocations", {"messages": [{"role": "user", "content": SECRET}], "max_tokens": 3}),
         ("/v1/completions", {"prompt": SECRET, "max_tokens": 3}),
+        ("/v1/responses", {"input": SECRET, "instructions": SECRET, "metadata": {"a": SECRET}, "max_output_tokens": 3}),
         ("/v1/chat/completions", CHAT | {"messages": [{"role": "user", "content": SECRET}], "max_tokens": 3, "stream": True}),
     ]
     ids = [ask(traced, path, body).headers["x-trace-id"] for path, body in asked]
@@ -74,7 +75,7 @@ def test_every_protocol_is_traced_and_no_word_of_it_is_told(traced: Served, arri
         ids.append(dict(call.trailing_metadata())["x-trace-id"])
 
     traces = [arrived(trace_id) for trace_id in ids]
-    assert [tags(trace)["protocol"] for trace in traces] == ["v2", "v2", "mlflow", "openai", "openai", "grpc"]
+    assert [tags(trace)["protocol"] for trace in traces] == ["v2", "v2", "mlflow", "openai", "openai", "openai", "grpc"]
     assert {trace.info.token_usage["output_tokens"] for trace in traces} == {3}
     assert [trace.to_json() for trace in traces if SECRET in trace.to_json() or "orchard" in trace.to_json()] == []
 

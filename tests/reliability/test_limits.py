@@ -81,6 +81,9 @@ OBJECTS: dict[str, st.SearchStrategy[Any]] = {
     "/v1/completions": st.fixed_dictionaries(
         {"prompt": TEXT | st.lists(st.integers(-1, 5000), max_size=9) | st.lists(TEXT, max_size=3) | JUNK}, optional=SAMPLING | STREAM
     ),
+    "/v1/responses": st.fixed_dictionaries(
+        {"input": TEXT | st.lists(MESSAGE, max_size=4) | JUNK}, optional=SAMPLING | STREAM | {"max_output_tokens": NUMBER, "text": JUNK}
+    ),
     "/invocations": st.fixed_dictionaries(
         {},
         optional={"messages": st.lists(MESSAGE, max_size=3), "inputs": JUNK, "dataframe_split": JUNK, "instances": JUNK, "params": JUNK}
@@ -255,7 +258,14 @@ async def test_slow_uploads_keep_nobody_waiting(quick: Served, asks: Clients) ->
 async def test_hostile_documents_do_not_disturb_others(quick: Served, asks: Clients, piece: bytes) -> None:
     """Four mebibytes that a parser would take seconds for are refused by name on every route; who asks meanwhile is answered whole."""
     body = b'{"messages":[' + piece * ((4 << 20) // len(piece) - 10) + b"0]}"
-    paths = ["/v1/chat/completions", "/v1/completions", "/invocations", "/v2/models/scripted/infer", "/v2/models/scripted/generate"]
+    paths = [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/invocations",
+        "/v2/models/scripted/infer",
+        "/v2/models/scripted/generate",
+    ]
     *replies, others = await asyncio.gather(
         *[asks.post(path, body) for path in paths], asyncio.gather(*[asks.ask(kind, "others", 16) for kind in KINDS for _ in range(5)])
     )

@@ -6,10 +6,12 @@ from openai.types import Completion
 from openai.types import completion_create_params as of_completion
 from openai.types.chat import ChatCompletion
 from openai.types.chat import completion_create_params as of_chat
+from openai.types.responses import Response
+from openai.types.responses import response_create_params as of_response
 from openai.types.shared import ErrorObject
 from pydantic import TypeAdapter
 
-from pilothouse.protocols.openai import IGNORED
+from pilothouse.protocols import openai, responses
 
 Schema = dict[str, Any]
 
@@ -80,30 +82,34 @@ def open_inference(model: str, version: str) -> dict[str, Any]:
 
 
 def openai_shapes(model: str) -> dict[str, Any]:
-    """Chats and completions as OpenAI's own client types them, bodies and answers, unary."""
+    """Chats, completions and responses as OpenAI's own client types them, bodies and answers, unary."""
     schemas: dict[str, Schema] = {}
 
     def add(name: str, schema: Schema) -> Schema:
-        schemas.update(schema.pop("$defs", {}))
         schemas[name] = schema
         return {"$ref": f"#/components/schemas/{name}"}
 
-    def adapted(kind: Any) -> Schema:
-        return dict(TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}"))
+    def adapted(kind: Any, name: str) -> Schema:
+        """Its parts have `name` before theirs: two kinds may have parts of one name."""
+        schema = dict(TypeAdapter(kind).json_schema(ref_template=f"#/components/schemas/{name}.{{model}}"))
+        schemas.update({f"{name}.{part}": about for part, about in schema.pop("$defs", {}).items()})
+        return schema
 
-    error = _object({"error": add("ErrorObject", adapted(ErrorObject))})
+    error = _object({"error": add("ErrorObject", adapted(ErrorObject, "ErrorObject"))})
     refusals = {
         str(s): {"description": "Refused.", "content": _json(error)} for s in (400, 404, 405, 408, 413, 415, 429, 431, 500, 503, 504)
     }
     paths = {}
-    for path, asked, told in (
-        ("/v1/chat/completions", of_chat.CompletionCreateParamsNonStreaming, ChatCompletion),
-        ("/v1/completions", of_completion.CompletionCreateParamsNonStreaming, Completion),
+    for path, asked, told, ignored in (
+        ("/v1/chat/completions", of_chat.CompletionCreateParamsNonStreaming, ChatCompletion, openai.IGNORED),
+        ("/v1/completions", of_completion.CompletionCreateParamsNonStreaming, Completion, openai.IGNORED),
+        ("/v1/responses", of_response.ResponseCreateParamsNonStreaming, Response, responses.IGNORED),
     ):
-        body = adapted(asked)
-        body["properties"] = {n: s for n, s in body["properties"].items() if n not in IGNORED}  # taken unread, whatever they hold
+        name = told.__name__
+        body = adapted(asked, f"{name}Body")
+        body["properties"] = {n: s for n, s in body["properties"].items() if n not in ignored}  # taken unread, whatever they hold
         body["properties"]["model"] = {"enum": [model]}
-        good = {"description": "Answered.", "content": _json(add(told.__name__, adapted(told)))}
-        request = {"required": True, "content": _json(add(f"{told.__name__}Body", body))}
+        good = {"description": "Answered.", "content": _json(add(name, adapted(told, name)))}
+        request = {"required": True, "content": _json(add(f"{name}Body", body))}
         paths[path] = {"post": {"requestBody": request, "responses": {"200": good, **refusals}}}
     return _document("OpenAI", paths, schemas)

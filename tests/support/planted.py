@@ -38,6 +38,10 @@ def requests(model: str) -> Iterator[tuple[str, Any, dict[str, str]]]:
         {},
     )
     yield "/v1/chat/completions", {**chat, "tools": [{"type": "function", "function": {"name": SECRET, "description": SECRET}}]}, {}
+    tagged = {"metadata": {SECRET: SECRET}, "safety_identifier": SECRET, "prompt_cache_key": SECRET, "instructions": SECRET}
+    yield "/v1/responses", {"model": model, "input": SECRET, "max_output_tokens": 2, **tagged}, {}
+    yield "/v1/responses", {"model": model, "input": [{"type": SECRET}], "previous_response_id": SECRET}, {}
+    yield f"/v1/responses/{SECRET}", None, {}
     yield "/v1/completions", {"model": model, "prompt": SECRET, "max_tokens": 2, "echo": True, "suffix": SECRET}, {}
     yield "/invocations", {"messages": message, "max_tokens": 2}, {}
     yield "/invocations", {"dataframe_split": {"columns": [SECRET], "data": [[SECRET]]}}, {"Content-Type": "application/json"}

@@ -78,7 +78,13 @@ def unknown_model(target: Target) -> None:
 
 def bad_input(target: Target) -> None:
     """Malformed JSON, wrong types and unknown paths are typed errors in each protocol's own shape."""
-    for path, shape in (("/v1/chat/completions", _openai), (f"/v2/models/{target.model}/infer", _v2), ("/invocations", _mlflow)):
+    shapes = (
+        ("/v1/chat/completions", _openai),
+        ("/v1/responses", _openai),
+        (f"/v2/models/{target.model}/infer", _v2),
+        ("/invocations", _mlflow),
+    )
+    for path, shape in shapes:
         for body in (b"{", b"[]", b'{"messages": 7, "inputs": 7}'):
             reply = target.client.post(path, body)
             demand(reply.status == 400 and shape(reply.json), f"{path} answered {body!r} with {reply.status} {reply.body[:200]!r}")

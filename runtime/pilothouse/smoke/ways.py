@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from pilothouse.smoke import responses
 from pilothouse.smoke.answers import Deltas, Question, Told, demand, ok, told, v2_stream_told, v2_told
 from pilothouse.smoke.client import Client
 
@@ -20,6 +21,15 @@ def openai_stream(client: Client, model: str, question: Question) -> Told:
     body = {"model": model, **question.body, **question.sampling, "stream": True, "stream_options": {"include_usage": True}}
     chunks = _chunks(client, "/v1/chat/completions" if chat else "/v1/completions", body)
     return _joined(chunks, chat=chat)
+
+
+def response(client: Client, model: str, question: Question) -> Told:
+    """OpenAI's newer form of a chat; what it can't say is asked as one."""
+    return (responses.whole if responses.asks(question) else openai)(client, model, question)
+
+
+def response_stream(client: Client, model: str, question: Question) -> Told:
+    return (responses.streamed if responses.asks(question) else openai_stream)(client, model, question)
 
 
 def invocations(client: Client, model: str, question: Question) -> Told:
@@ -65,6 +75,8 @@ def generate_stream(client: Client, model: str, question: Question) -> Told:
 REST: dict[str, Way] = {
     "OpenAI": openai,
     "OpenAI stream": openai_stream,
+    "responses": response,
+    "responses stream": response_stream,
     "V2 REST": v2,
     "V2 REST stream": v2_stream,
     "generate": generate,
