@@ -31,6 +31,17 @@ def test_langchain_streams_what_it_gets_at_once(langchain: dict[str, Any]) -> No
     assert langchain["pieces"] > 20
 
 
+def test_langchain_gets_the_same_over_responses(langchain: dict[str, Any]) -> None:
+    """Whole and streamed: the chat's text and counts; its answer can be sent back for a second turn."""
+    told = langchain["responses"]
+
+    assert told["unary"] == told["stream"] == langchain["unary"]
+    assert told["status"] == told["stream status"] == "completed"
+    assert told["usage"] == told["stream usage"] == langchain["usage"]
+    assert told["pieces"] > 20
+    assert told["second turn"] > told["usage"]["total_tokens"]
+
+
 def test_langchain_raises_the_clients_own_error(langchain: dict[str, Any]) -> None:
     """A refused temperature is a BadRequestError that names it."""
     assert langchain["error"] == "temperature"
