@@ -2,7 +2,7 @@
 
     scripts/bench-layers [--model FOLDER | pocket | scripted:MILLISECONDS] [--clients 1 8 32] [--blocks 5] [--json FILE]
 
-A bare loop and a server run in two processes on the same model, and every arm answers as many prompts of the same length with the same number of
+A bare loop and a server use the same engine in one process, in turn, and every arm answers as many prompts of the same length with the same number of
 tokens. Blocks go through the arms in turn and back (ABBA), so that a neighbour on the machine hits all of them; ratios are of one block. The time
 to the first token is compared with a bare loop that gets the same requests in the same seconds: prompts that come together wait for each other,
 in any layer. CPU time is that of the server's process, the bare loop's subtracted. `others` is the CPU that none of our processes used: where it is high, the numbers
@@ -36,11 +36,11 @@ FIRST_WORD, LAST_WORD = 300, 2000  # ids between are whole words in every model 
 class Child:
     """A process that obeys JSON lines."""
 
-    def __init__(self, kind: str, model: str, rows: int) -> None:
+    def __init__(self, model: str, rows: int) -> None:
         settings = {"ROWS": rows, "QUEUE": 1024, "SPECULATION": "false", "LOG_LEVEL": "warning", "PAGE": "false"}
         ports = {"REST_PORT": 0, "GRPC_PORT": 0, "METRICS_PORT": 0}
         environment = {**os.environ, **{f"PILOTHOUSE_{name}": str(value) for name, value in (settings | ports).items()}}
-        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("layers_children.py")), kind, model]
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("layers_children.py")), model]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.greeting = self._hear()
 
@@ -79,12 +79,12 @@ def busy() -> float:
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def run(arm: str, bare: Child, served: Child, asked: Asked, asks: list[Request], clients: int, replay: bool) -> dict[str, float]:
+def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int, replay: bool) -> dict[str, float]:
     """One measurement of one arm; the bare loop's after it, on the arm's schedule, where `replay`."""
     command = {"requests": asks, "clients": clients}
     ours, all_of, began = time.process_time(), busy(), time.perf_counter()
     if arm == "bare loop":
-        told = bare.ask(command)
+        told = served.ask({**command, "bare": True})
     elif arm == "+ text":
         told = served.ask(command)
     else:
@@ -107,7 +107,7 @@ def run(arm: str, bare: Child, served: Child, asked: Asked, asks: list[Request],
     }
     if replay:
         earliest = min(sent for sent, _ in told["times"])
-        again = bare.ask({**command, "arrivals": sorted(sent - earliest for sent, _ in told["times"])})
+        again = served.ask({**command, "bare": True, "arrivals": sorted(sent - earliest for sent, _ in told["times"])})
         found["ttft_over_bare_ms"] = found["ttft_p50_ms"] - median_ms(again["times"])
     return found
 
@@ -121,8 +121,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Every arm, at every number of clients, in every block."""
     tokenizer = Tokenizer.from_folder(folder_of(args.model))
     rows = args.rows or max(args.clients)
-    children = [Child("bare", args.model, rows), Child("served", args.model, rows)]
-    bare, served = children
+    served = Child(args.model, rows)
     found = []
     try:
         asked = Asked(served.greeting["model"])
@@ -132,14 +131,13 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                 for arm in ARMS if block % 2 == 0 else reversed(ARMS):
                     seed = (block + 1) * 10_000 + clients * 10 + ARMS.index(arm)
                     asks = requests(tokenizer, clients * args.requests, args.words, args.tokens, seed)
-                    told = run(arm, bare, served, asked, asks, clients, args.replay)
+                    told = run(arm, served, asked, asks, clients, args.replay)
                     if block >= 0:
                         found.append({"block": block, "clients": clients, "arm": arm, **told})
             if block >= 0:
                 print(f"block {block + 1} of {args.blocks}", file=sys.stderr, flush=True)
     finally:
-        for child in children:
-            child.end()
+        served.end()
     return found
 
 

@@ -1,6 +1,7 @@
-"""The two processes that bench-layers compares: a bare engine loop, and a server. Each reads commands as JSON lines and answers in kind.
+"""What bench-layers measures: a server that reads commands as JSON lines and answers in kind. Its engine is lent to a bare loop while nobody else
+uses it: two engines of a kind differ by up to a tenth, by where their memory lies.
 
-python layers_children.py (bare | served) MODEL
+python layers_children.py MODEL
 """
 
 import asyncio
@@ -21,17 +22,17 @@ from pilothouse import settings as settings_room
 from pilothouse.answering import Answerer
 from pilothouse.chat.template import ChatTemplate
 from pilothouse.chat.tokenizer import Tokenizer
-from pilothouse.engines.base import Job, StepEngine
+from pilothouse.engines.base import Job
 from pilothouse.engines.bench import Bench
+from pilothouse.engines.driver import Stepping
 from pilothouse.engines.entry import Entry
 from pilothouse.engines.faults import Faults
 from pilothouse.engines.ledger import Ledger
+from pilothouse.engines.loop import Loop
 from pilothouse.engines.plan import Limits
-from pilothouse.engines.scripted import ScriptedStep
 from pilothouse.engines.waiting import Waiting
 from pilothouse.messages import ChatRequest, Message, Sampling
 from pilothouse.models import loading, pocket, source
-from pilothouse.models.choosing import Choice
 from pilothouse.models.loading import Loaded
 from pilothouse.models.registry import Resolved
 from pilothouse.settings import Settings
@@ -59,28 +60,34 @@ def formula(tokens: Any, size: int) -> int:
 class Bare:
     """The loop of `engines.loop` without its text, its queues and its readers: plan, compute, account."""
 
-    def __init__(self, model: str, settings: Settings) -> None:
-        self.described = source.describe(folder_of(model))
-        self.tokenizer = Tokenizer.from_folder(self.described.tokenizer_folder, end_ids=self.described.end_ids)
-        template = ChatTemplate.from_folder(self.described.tokenizer_folder, self.tokenizer)
-        assert template is not None
-        self.template = template
-        engine: StepEngine
-        if model.startswith("scripted"):
-            engine = ScriptedStep(self.tokenizer.size, formula=formula, **scripted_options(model, settings))
-        else:
-            engine = Choice(settings, self.described.kind, self.described.folder, self.described.context or CONTEXT)()
-        self.bench = Bench(engine, self.tokenizer.size, None, _raise)
+    def __init__(self, loaded: Loaded) -> None:
+        assert isinstance(loaded.engine, Loop)
+        assert loaded.tokenizer is not None
+        assert loaded.template is not None
+        self.template = loaded.template
+        driver = loaded.engine._driver
+        assert isinstance(driver, Stepping)
+        engine = driver._bench.engine
+        self.bench = Bench(engine, loaded.tokenizer.size, None, _raise)
         self.limits = Limits(
             rows=min(engine.rows, engine.tokens_per_step),
             context=engine.context,
             tokens_per_step=engine.tokens_per_step,
             sharing=engine.capabilities.prefix_cache,
         )
-        self.bench.answer_once(self.limits, time.monotonic())
 
     def run(self, requests: list[Request], clients: int, arrivals: list[float] | None = None) -> dict[str, Any]:
         """Each of `clients` has its next request answered as soon as the last one is; or every one comes in its second of `arrivals`."""
+        owner = getattr(self.bench.engine, "_thread", None)
+        if owner is not None:
+            self.bench.engine._thread = threading.get_ident()  # the scripted engine is strict about who owns it
+        try:
+            return self._run(requests, clients, arrivals)
+        finally:
+            if owner is not None:
+                self.bench.engine._thread = owner
+
+    def _run(self, requests: list[Request], clients: int, arrivals: list[float] | None) -> dict[str, Any]:
         jobs = deque(
             Job(str(i), tuple(self.template.ids((Message("user", prompt),))), Sampling(temperature=0.0), tokens, min_tokens=tokens)
             for i, (prompt, tokens) in enumerate(requests)
@@ -153,19 +160,11 @@ def say(told: Any) -> None:
     print(json.dumps(told), flush=True)
 
 
-def serve_bare(model: str, settings: Settings) -> int:
-    bare = Bare(model, settings)
-    say({"ready": True})
-    for line in sys.stdin:
-        say(bare.run(**json.loads(line)))
-    return 0
-
-
 def serve(model: str, settings: Settings) -> int:
     from pilothouse.server import serving
 
     loaded = scripted(model, settings) if model.startswith("scripted") else loading.load(settings)
-    text = Text(loaded)
+    text, bare = Text(loaded), Bare(loaded)
     future: Future[Loaded] = Future()
     future.set_result(loaded)
 
@@ -178,6 +177,8 @@ def serve(model: str, settings: Settings) -> int:
                 command = json.loads(line)
                 if command == "cpu":
                     say(time.process_time())
+                elif command.pop("bare", False):
+                    say(bare.run(**command))
                 else:
                     say(asyncio.run_coroutine_threadsafe(text.run(**command), loop).result())
 
@@ -187,6 +188,6 @@ def serve(model: str, settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    kind, name = sys.argv[1:]
+    [name] = sys.argv[1:]
     given = settings_room.load(model=None if name == "pocket" or name.startswith("scripted") else name)
-    sys.exit((serve_bare if kind == "bare" else serve)(name, given))
+    sys.exit(serve(name, given))
