@@ -4,42 +4,28 @@ A request is planned (`planning`), its rows are computed, and the engine's chunk
 was spelled and how the `Chunk`s are written down, so the same request gives the same text and usage over each.
 """
 
-import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Protocol
 
-from pilothouse import calls, content
+from pilothouse import calls
 from pilothouse.chat.template import ChatTemplate
 from pilothouse.chat.tokenizer import Tokenizer
 from pilothouse.chat.tools import ToolFilter
 from pilothouse.engines.base import Engine, Job
-from pilothouse.errors import InvalidRequest, PilothouseError, Retryable
+from pilothouse.engines.mailbox import Take, pour
 from pilothouse.joining import join
 from pilothouse.merging import merged
-from pilothouse.messages import Answer, ChatRequest, Chunk, Defaults, FinishReason, Tool, Usage
+from pilothouse.messages import Answer, ChatRequest, Chunk, Defaults, FinishReason, Tool
 from pilothouse.planning import Planner
+from pilothouse.tally import Observer, Tally, Unobserved
 
-_OPTIONS = ("temperature", "top_p", "top_k", "max_tokens", "seed", "presence_penalty", "frequency_penalty", "repetition_penalty", "n")
+Pauses = AsyncGenerator[None, None]
+"""A stream that is poured: it yields where its taker wants no more for now, and goes on when it is asked on. Closing it frees the rows."""
 
-
-class Observer(Protocol):
-    """Where the numbers of a request go; `metrics.Metrics` in a server, `Unobserved` elsewhere."""
-
-    def first_token(self, seconds: float) -> None: ...
-    def next_token(self, seconds: float) -> None: ...
-    def tokens(self, usage: Usage) -> None: ...
-    def outcome(self, protocol: str, outcome: str) -> None: ...
-
-
-class Unobserved:
-    """Forgets everything."""
-
-    def first_token(self, seconds: float) -> None: ...
-    def next_token(self, seconds: float) -> None: ...
-    def tokens(self, usage: Usage) -> None: ...
-    def outcome(self, protocol: str, outcome: str) -> None: ...
+RowTake = Callable[[int, Chunk], bool]
+"""A `Take` for several prompts, each chunk with its prompt's index."""
 
 
 class Answerer:
@@ -62,126 +48,103 @@ class Answerer:
 
     async def answer(self, request: ChatRequest, *, protocol: str = "python") -> Answer:
         """The whole answer; the same chunks as `stream`, joined."""
-        async with aclosing(self.stream(request, protocol=protocol)) as chunks:
-            return join([chunk async for chunk in chunks])
+        return (await self.answers((request,), protocol=protocol))[0]
 
     async def answers(self, requests: tuple[ChatRequest, ...], *, protocol: str = "python") -> tuple[Answer, ...]:
         """Several prompts of one client, computed side by side; the first failure withdraws the others."""
-        if len(requests) == 1:
-            return (await self.answer(requests[0], protocol=protocol),)
         rows: list[list[Chunk]] = [[] for _ in requests]
-        async with aclosing(self.streams(requests, protocol=protocol)) as chunks:
-            async for row, chunk in chunks:
-                rows[row].append(chunk)
+
+        def take(row: int, chunk: Chunk) -> bool:
+            rows[row].append(chunk)
+            return True
+
+        async with aclosing(self.pour(requests, take, protocol=protocol)) as pauses:
+            async for _ in pauses:
+                pass
         return tuple(join(row) for row in rows)
 
-    async def streams(self, requests: tuple[ChatRequest, ...], *, protocol: str = "python") -> AsyncGenerator[tuple[int, Chunk], None]:
-        """Chunks of several prompts as they come, each with its prompt's index. All of them are judged, and have a place, before any starts."""
-        if len(requests) == 1:
-            async with aclosing(self.stream(requests[0], protocol=protocol)) as only:
-                async for chunk in only:
-                    yield 0, chunk
-            return
-        for request in requests:
-            self.planner.judge(request)
-        self.engine.reserve(sum(request.n for request in requests), requests[0].tenant or calls.current().tenant)
-        async with aclosing(merged([self.stream(request, protocol=protocol) for request in requests])) as chunks:
-            async for item in chunks:
-                yield item
-
     async def stream(self, request: ChatRequest, *, protocol: str = "python") -> AsyncGenerator[Chunk, None]:
-        """Chunks of all choices as they come. A refusal is raised before the first one; closing the generator frees the rows."""
-        started = last = time.monotonic()
-        call = calls.current()
-        call.outcome, call.operation = "cancelled", "chat" if request.messages else "text_completion"
-        call.options = {name: value for name in _OPTIONS if (value := getattr(request, name)) is not None}
-        if protocol.endswith("_stream"):
-            call.options["stream"] = True
-        unfinished: dict[int, int] = {}  # tokens of each choice whose usage has not come
-        kept = content.kept()
-        row = kept.ask(request) if kept is not None else 0
-        request = replace(request, tenant=request.tenant or call.tenant, request_id=request.request_id or call.id)
-        try:
+        """Chunks of all choices, one by one, for a reader who asks for each. A refusal is raised before the first one; closing the generator frees the rows."""
+        waiting: deque[Chunk] = deque()
+
+        def take(chunk: Chunk) -> bool:
+            waiting.append(chunk)
+            return False
+
+        async with aclosing(self._one(request, take, protocol)) as pauses:
+            async for _ in pauses:
+                while waiting:
+                    yield waiting.popleft()
+
+    async def pour(self, requests: tuple[ChatRequest, ...], take: RowTake, *, protocol: str = "python") -> Pauses:
+        """Chunks of several prompts to `take`, in the moment they come. All prompts are judged, and have a place, before any starts: a refusal is
+        raised before the first chunk."""
+        if len(requests) > 1:
+            for request in requests:
+                self.planner.judge(request)
+            self.engine.reserve(sum(request.n for request in requests), requests[0].tenant or calls.current().tenant)
+        rows = [self._one(request, _of_row(row, take), protocol) for row, request in enumerate(requests)]
+        async with aclosing(merged(rows)) as pauses:
+            async for _ in pauses:
+                yield
+
+    async def _one(self, request: ChatRequest, take: Take, protocol: str) -> Pauses:
+        """One prompt's chunks, counted and filtered on their way to `take`."""
+        with Tally(request, protocol, self._observe) as tally:
+            request = replace(request, tenant=request.tenant or tally.call.tenant, request_id=request.request_id or tally.call.id)
             jobs = await self.planner.jobs(request)
-            if request.echo:
-                yield Chunk(text=self.planner.prompt_text(request), index=0)
+            tally.prompt_tokens = len(jobs[0].prompt)
+            if request.echo and not take(Chunk(text=self.planner.prompt_text(request), index=0)):
+                yield
+
+            def counted(chunk: Chunk) -> bool:
+                tally.count(chunk)
+                return take(chunk)
+
             called = bool(request.tools) and (request.tool_choice is None or request.tool_choice.mode != "none")
-            async with aclosing(self._rows(jobs)) as chunks:
-                async for chunk in _with_tools(request.tools, chunks) if called else chunks:
-                    now = time.monotonic()
-                    unfinished[chunk.index] = unfinished.get(chunk.index, 0) + len(chunk.tokens)
-                    if chunk.tokens:
-                        if last == started:
-                            call.first_token_seconds = call.first_token_seconds or now - started
-                            self._observe.first_token(now - started)
-                        else:
-                            self._observe.next_token(now - last)
-                        last = now
-                    if kept is not None:
-                        kept.tell(row, chunk)
-                    if chunk.usage:
-                        del unfinished[chunk.index]
-                        _count(call, chunk)
-                        self._observe.tokens(chunk.usage)
-                    yield chunk
-            call.outcome = "ok"
-        except PilothouseError as error:
-            call.outcome = "refused" if isinstance(error, InvalidRequest | Retryable) else "failed"
-            raise
-        except Exception:
-            call.outcome = "failed"
-            raise
-        finally:
-            if unfinished:  # what was computed for a client that left counts for it, too
-                call.prompt_tokens += len(jobs[0].prompt) if 0 in unfinished else 0
-                call.completion_tokens += sum(unfinished.values())
-            self._observe.outcome(protocol, call.outcome)
+            async with aclosing(self._rows(jobs, _with_tools(request.tools, counted) if called else counted)) as pauses:
+                async for _ in pauses:
+                    yield
 
     # -- from rows to chunks ---------------------------------------------------------------------------------------------------
 
-    def _rows(self, jobs: list[Job]) -> AsyncGenerator[Chunk, None]:
+    def _rows(self, jobs: list[Job], take: Take) -> Pauses:
         """The chunks of one row, or of several as they come."""
-        if len(jobs) == 1:
-            return _closing(self.engine.generate(jobs[0]))
-        self.engine.reserve(len(jobs), jobs[0].tenant, sum(len(job.prompt) for job in jobs))
-        return _several([_closing(self.engine.generate(job)) for job in jobs])
+        if len(jobs) > 1:
+            self.engine.reserve(len(jobs), jobs[0].tenant, sum(len(job.prompt) for job in jobs))
+        rows = [_row(self.engine.generate(job), take) for job in jobs]
+        return rows[0] if len(rows) == 1 else _all(rows)
 
 
-async def _several(rows: list[AsyncGenerator[Chunk, None]]) -> AsyncGenerator[Chunk, None]:
-    async with aclosing(merged(rows)) as chunks:
-        async for _, chunk in chunks:
-            yield chunk
+def _of_row(row: int, take: RowTake) -> Take:
+    return lambda chunk: take(row, chunk)
 
 
-async def _with_tools(tools: tuple[Tool, ...], chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
-    """Text that is a tool call becomes `tool_calls`; all other text passes as it comes."""
-    filters: dict[int, ToolFilter] = {}
-    async for chunk in chunks:
-        filtered = filters.setdefault(chunk.index, ToolFilter(tools))
-        text = filtered.feed(chunk.text)
-        if chunk.finish_reason is None:
-            if text or chunk.logprobs:
-                yield replace(chunk, text=text)
-            continue
-        rest, calls = filtered.finish()
-        reason = FinishReason.TOOL_CALLS if calls and chunk.finish_reason is FinishReason.STOP else chunk.finish_reason
-        yield replace(chunk, text=text + rest, tool_calls=calls, finish_reason=reason)
-
-
-def _count(call: calls.Call, chunk: Chunk) -> None:
-    """Add a choice's usage to its call: the prompt once, the answers together."""
-    assert chunk.usage is not None
-    if chunk.finish_reason is not None:
-        call.finish_reasons += (chunk.finish_reason.value,)
-    if chunk.queue_seconds is not None:
-        call.queue_seconds = max(call.queue_seconds or 0.0, chunk.queue_seconds)
-    if chunk.index == 0:
-        call.prompt_tokens += chunk.usage.prompt_tokens
-        call.cached_tokens += chunk.usage.cached_tokens
-    call.completion_tokens += chunk.usage.completion_tokens
-
-
-def _closing(chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk, None]:
+async def _row(chunks: AsyncIterator[Chunk], take: Take) -> Pauses:
     """An engine's iterator is an async generator: it is closed, not left to the collector, so that its row is free within a step."""
     assert isinstance(chunks, AsyncGenerator)
-    return chunks
+    async with aclosing(chunks):
+        while not await pour(chunks, take):
+            yield
+
+
+async def _all(rows: list[Pauses]) -> Pauses:
+    async with aclosing(merged(rows)) as pauses:
+        async for _ in pauses:
+            yield
+
+
+def _with_tools(tools: tuple[Tool, ...], take: Take) -> Take:
+    """Text that is a tool call becomes `tool_calls`; all other text passes as it comes."""
+    filters: dict[int, ToolFilter] = {}
+
+    def filtered(chunk: Chunk) -> bool:
+        through = filters.setdefault(chunk.index, ToolFilter(tools))
+        text = through.feed(chunk.text)
+        if chunk.finish_reason is None:
+            return take(replace(chunk, text=text)) if text or chunk.logprobs else True
+        rest, calls = through.finish()
+        reason = FinishReason.TOOL_CALLS if calls and chunk.finish_reason is FinishReason.STOP else chunk.finish_reason
+        return take(replace(chunk, text=text + rest, tool_calls=calls, finish_reason=reason))
+
+    return filtered

@@ -38,7 +38,7 @@ class Load(Protocol):
 
 
 class Metrics:
-    """Every metric of one server; an `answering.Observer`."""
+    """Every metric of one server; a `tally.Observer`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)

@@ -25,7 +25,8 @@ from pilothouse.protocols.fields import document
 from pilothouse.protocols.limits import Limits
 from pilothouse.protocols.openai_stream import ChatStream, CompletionStream
 from pilothouse.protocols.response_stream import ResponseStream
-from pilothouse.replies import json, spelled, spoken, streaming
+from pilothouse.replies import json, spoken
+from pilothouse.streaming import Spelling, streaming
 from pilothouse.version import __version__
 
 T = TypeVar("T")
@@ -57,16 +58,8 @@ class Routes:
             answer = await answerer.answer(asked.request, protocol="openai_chat")
             return json(openai_answers.chat_answer(answer_id, created, name, answer))
         stream = ChatStream(answer_id, created, name, asked.include_usage)
-        return await streaming(
-            spelled(
-                answerer.streams((asked.request,), protocol="openai_chat_stream"),
-                b"".join(stream.first(index) for index in range(asked.request.n)),
-                lambda _, chunk: stream.chunk(chunk),
-                lambda usages: stream.usage(total(usages[0])),
-                stream.error,
-                rows=1,
-            )
-        )
+        spelling = _chat(stream, asked.request.n, stream.error)
+        return await streaming(answerer, (asked.request,), "openai_chat_stream", spelling)
 
     @custom_handler(rest_path="/v1/completions", rest_method="POST")
     @spoken(openai_error)
@@ -79,16 +72,13 @@ class Routes:
             answers = await answerer.answers(asked.requests, protocol="openai_completion")
             return json(openai_answers.completion_answer(answer_id, created, name, answers))
         stream = CompletionStream(answer_id, created, name, asked.include_usage, n=asked.requests[0].n)
-        return await streaming(
-            spelled(
-                answerer.streams(asked.requests, protocol="openai_completion_stream"),
-                b"",
-                lambda row, chunk: stream.chunk(chunk, row),
-                lambda usages: stream.usage(openai_answers.total([total(row) for row in usages])),
-                stream.error,
-                rows=len(asked.requests),
-            )
+        spelling = Spelling(
+            opening=b"",
+            chunk=lambda row, chunk: stream.chunk(chunk, row),
+            closing=lambda usages: stream.usage(openai_answers.total([total(row) for row in usages])),
+            failing=stream.error,
         )
+        return await streaming(answerer, asked.requests, "openai_completion_stream", spelling)
 
     @custom_handler(rest_path="/v1/models", rest_method="GET")
     @spoken(openai_error)
@@ -118,17 +108,14 @@ class Routes:
                 answer = await answerer.answer(asked.request, protocol="openai_response")
                 return json(response_answers.answer(head, int(time.time()), answer))
             stream = ResponseStream(head)
-            return await streaming(
-                spelled(
-                    answerer.streams((asked.request,), protocol="openai_response_stream"),
-                    stream.opening(),
-                    lambda _, chunk: stream.chunk(chunk),
-                    lambda usages: stream.closing(total(usages[0]), int(time.time())),
-                    stream.error,
-                    rows=1,
-                    done=b"",
-                )
+            spelling = Spelling(
+                opening=stream.opening(),
+                chunk=lambda _, chunk: stream.chunk(chunk),
+                closing=lambda usages: stream.closing(total(usages[0]), int(time.time())),
+                failing=stream.error,
+                done=b"",
             )
+            return await streaming(answerer, (asked.request,), "openai_response_stream", spelling)
 
     @custom_handler(rest_path="/v1/embeddings", rest_method="POST")
     @spoken(openai_error)
@@ -149,16 +136,8 @@ class Routes:
         answer_id, created = f"chatcmpl-{uuid4().hex}", int(time.time())
         if asked.stream:
             stream = ChatStream(answer_id, created, name, include_usage=True)
-            return await streaming(
-                spelled(
-                    answerer.streams(asked.requests, protocol="mlflow_stream"),
-                    b"".join(stream.first(index) for index in range(asked.requests[0].n)),
-                    lambda _, chunk: stream.chunk(chunk),
-                    lambda usages: stream.usage(total(usages[0])),
-                    lambda error: sse.event(orjson.dumps(mlflow_error(error))),
-                    rows=1,
-                )
-            )
+            spelling = _chat(stream, asked.requests[0].n, lambda error: sse.event(orjson.dumps(mlflow_error(error))))
+            return await streaming(answerer, asked.requests, "mlflow_stream", spelling)
         answers = await answerer.answers(asked.requests, protocol="mlflow")
         return json(invocations.answer(asked, answer_id, created, name, answers))
 
@@ -207,3 +186,13 @@ class Routes:
 
     def _card(self) -> dict[str, Any]:
         return openai_answers.model_card(self.loaded().name, STARTED, self.loaded().describe())
+
+
+def _chat(stream: ChatStream, choices: int, failing: Callable[[BaseException], bytes]) -> Spelling:
+    """A chat's stream, whose errors are spelled by `failing`."""
+    return Spelling(
+        opening=b"".join(stream.first(index) for index in range(choices)),
+        chunk=lambda _, chunk: stream.chunk(chunk),
+        closing=lambda usages: stream.usage(total(usages[0])),
+        failing=failing,
+    )

@@ -16,7 +16,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelRes
 
 from pilothouse import calls
 from pilothouse import settings as settings_room
-from pilothouse.answering import Answerer, Observer
+from pilothouse.answering import Answerer
 from pilothouse.engines.base import Stats
 from pilothouse.errors import InvalidRequest, NotReady
 from pilothouse.models import loading, source
@@ -24,6 +24,7 @@ from pilothouse.models.loading import Loaded
 from pilothouse.protocols import v2
 from pilothouse.protocols.limits import Limits
 from pilothouse.routes import Routes
+from pilothouse.tally import Observer
 
 
 class ChatRuntime(Routes, MLModel):  # type: ignore[misc]  # MLServer has no types

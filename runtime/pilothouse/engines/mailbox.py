@@ -13,20 +13,35 @@ from pilothouse.messages import Chunk
 
 Item = Chunk | Exception
 
+Take = Callable[[Chunk], bool]
+"""Takes a chunk in the moment it is there, on the event loop: it must be quick. False: no more for now."""
+
 
 class Mailbox:
     """What waits for one reader on one event loop; touched from that loop only."""
 
-    __slots__ = ("items", "loop", "waiter")
+    __slots__ = ("items", "loop", "take", "waiter")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.items: deque[Item] = deque()
+        self.take: Take | None = None  # of a reader who waits for all that comes, until it says no
         self.waiter: asyncio.Future[None] | None = None
 
     def deliver(self, item: Item) -> None:
-        self.items.append(item)
-        self.wake()
+        """To the reader where one waits, and else into the box."""
+        waiter = self.waiter
+        if waiter is None or waiter.done():
+            self.items.append(item)
+        elif self.take is None or isinstance(item, Exception):
+            self.items.append(item)
+            waiter.set_result(None)
+        else:
+            try:
+                if not self.take(item):
+                    waiter.set_result(None)
+            except Exception as error:  # this reader's own; the others of the step get what is theirs
+                waiter.set_exception(error)
 
     def wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
@@ -52,6 +67,16 @@ class Outbox:
                 continue
 
 
+async def pour(chunks: AsyncGenerator[Chunk, None], take: Take) -> bool:
+    """`Stream.pour` for the chunks of any engine."""
+    if isinstance(chunks, Stream):
+        return await chunks.pour(take)
+    async for chunk in chunks:
+        if not take(chunk):
+            return False
+    return True
+
+
 def _deliver(batch: list[tuple[Mailbox, Item]]) -> None:
     for mailbox, item in batch:
         mailbox.deliver(item)
@@ -72,14 +97,7 @@ class Stream(AsyncGenerator[Chunk, None]):
         while not mailbox.items:
             if self._cancel is None:
                 raise StopAsyncIteration
-            mailbox.waiter = mailbox.loop.create_future()
-            try:
-                await mailbox.waiter
-            except BaseException:
-                self._leave()
-                raise
-            finally:
-                mailbox.waiter = None
+            await self._woken()
         item = mailbox.items.popleft()
         if isinstance(item, Chunk):
             if item.finish_reason is not None:
@@ -90,6 +108,41 @@ class Stream(AsyncGenerator[Chunk, None]):
             raise item
         finally:
             del item  # else the error's traceback and this frame keep each other alive
+
+    async def pour(self, take: Take) -> bool:
+        """Hand every chunk to `take` in the moment it is delivered, with no task and no turn of the event loop between. False: `take` wants no
+        more for now, and what comes waits for the next call; True: that was all. What `take` raises is raised here, and the row withdrawn."""
+        mailbox, wanted = self._mailbox, True
+
+        def taken(chunk: Chunk) -> bool:
+            nonlocal wanted
+            wanted = take(chunk)
+            if chunk.finish_reason is not None:
+                self._cancel = None
+            return wanted and self._cancel is not None
+
+        mailbox.take = taken
+        try:
+            while wanted and (mailbox.items or self._cancel is not None):
+                if mailbox.items:
+                    wanted = take(await anext(self))
+                else:
+                    await self._woken()
+        finally:
+            mailbox.take = None
+        return wanted
+
+    async def _woken(self) -> None:
+        """Wait for what the mailbox has to say. Whoever is cancelled here has left."""
+        mailbox = self._mailbox
+        mailbox.waiter = mailbox.loop.create_future()
+        try:
+            await mailbox.waiter
+        except BaseException:
+            self._leave()
+            raise
+        finally:
+            mailbox.waiter = None
 
     async def asend(self, value: None) -> Chunk:
         return await self.__anext__()

@@ -20,7 +20,7 @@ from pilothouse.metrics import Metrics
 from pilothouse.protocols import feedback
 from pilothouse.server.finished import CLIENT_GONE, Finished, outcome_of
 from pilothouse.server.health import Health
-from pilothouse.server.http1 import parts
+from pilothouse.server.http1 import pipe
 from pilothouse.server.refusals import TooManyHeaders, protocol_of, refusal
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 class Edge:
-    """Puts `call`, `request_id` and `part` into the scope's state; nothing gets past it but a whole response."""
+    """Puts `call`, `request_id` and `pipe` into the scope's state; nothing gets past it but a whole response."""
 
     def __init__(
         self, app: ASGIApp, *, metrics: Metrics, health: Health, finished: Finished, max_headers: int, traces: "Traces | None" = None
@@ -71,7 +71,7 @@ class Edge:
         if self._traces is not None and scope["path"] not in PROBES:
             self._traces.begin(call, {name: value for name in TRACE_HEADERS if (value := header(scope, name.encode())) is not None})
         calls.begin(call)
-        scope.setdefault("state", {}).update(call=call, request_id=call.id, tenant="", part=parts(send))
+        scope.setdefault("state", {}).update(call=call, request_id=call.id, tenant="", pipe=pipe(send))
         reply = _Reply(send, call.id, self._health, lambda status: self._trace(scope, call, status))
         began = time.monotonic()
         try:

@@ -5,12 +5,15 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from itertools import count
 from typing import TypeVar
 
 from starlette.types import Receive, Scope, Send
 
 from pilothouse.errors import PilothouseError
 from pilothouse.protocols import sse
+from pilothouse.server.http1 import Pipe
+from pilothouse.server.upload import PARTS_AT_ONCE
 
 log = logging.getLogger("pilothouse.server")
 
@@ -36,13 +39,13 @@ class EventStream:
             raise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # In a task of its own, as in `replies`: a token wakes up all that awaits it.
+        # In a task of its own: every item wakes it up through all that await it, and around this call lie two dozen layers.
         await asyncio.create_task(self._pour(scope, send))
 
     async def _pour(self, scope: Scope, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         headers += [(name.lower().encode(), value.encode()) for name, value in sse.HEADERS.items()]
-        part = scope["state"]["part"] or _long(send)
+        part = _short(pipe) if (pipe := scope["state"]["pipe"]) is not None else _long(send)
         async with aclosing(self._rest) as rest:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             if self._first:
@@ -56,6 +59,17 @@ class EventStream:
                     log.exception("a stream failed")
                 await part(sse.event(self._failed(error)))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _short(pipe: Pipe) -> Callable[[bytes], Awaitable[None]]:
+    """Pieces by the short way. An iterator that always has one more would hold the event loop, and never hear that its client is gone."""
+    parts = count(1)
+
+    async def part(data: bytes) -> None:
+        if not pipe.write(data) or next(parts) % PARTS_AT_ONCE == 0:
+            await pipe.drain()
+
+    return part
 
 
 def _long(send: Send) -> Callable[[bytes], Awaitable[None]]:

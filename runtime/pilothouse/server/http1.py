@@ -2,7 +2,7 @@
 client that reads nothing. And with a short way for the chunks of a stream, which are most of what a server of answers sends."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -23,44 +23,84 @@ _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class Connection(h11.Connection):
-    """h11's, whose state machine is asked once a response and not once a chunk: chunks don't change its state."""
+    """h11's, whose state machine is asked once a response and not once a chunk: chunks don't change its state.
 
-    def __init__(self) -> None:
+    A response's head waits for what is sent after it, and is sent with that: two small writes cost twice what one does, here and at the client.
+    `held` is called when something waits: `release` is to be written soon, if nothing follows.
+    """
+
+    def __init__(self, held: Callable[[], None] = lambda: None) -> None:
         super().__init__(h11.SERVER, plain.MOST_BYTES)
         self._chunked = False
+        self._held = held
+        self._waiting = b""
 
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
         sent = super().send_with_data_passthrough(event)
         if type(event) is h11.Response:
-            self._chunked = sent is not None and b"\r\ntransfer-encoding: chunked\r\n" in b"".join(sent).lower()
-        return sent
+            head = b"".join(sent or ())
+            self._chunked = b"\r\ntransfer-encoding: chunked\r\n" in head.lower()
+            self._hold(head)
+            return []
+        return [self.release(), *(sent or ())] if sent or type(event) is h11.EndOfMessage else sent
 
     def part(self, data: bytes) -> bytes:
         """What stands on the wire for a piece, not empty, of the body that is being sent."""
         if self._chunked and self.our_state is h11.SEND_BODY:
-            return b"%x\r\n%b\r\n" % (len(data), data)
+            return b"%b%x\r\n%b\r\n" % (self.release() if self._waiting else b"", len(data), data)
         return self.send(h11.Data(data=data)) or b""
 
+    def hold(self, data: bytes) -> None:
+        """Have such a piece wait for what follows."""
+        self._hold(self.part(data))
 
-Part = Callable[[bytes], Awaitable[None]]
+    def release(self) -> bytes:
+        """What waits; it is no longer this connection's to send."""
+        waiting, self._waiting = self._waiting, b""
+        return waiting
+
+    def _hold(self, data: bytes) -> None:
+        self._waiting += data
+        self._held()
 
 
-def parts(send: Send) -> Part | None:
-    """The short way out for the pieces of a stream whose response has begun: what uvicorn's `send` does for them, without a message that
-    every layer looks at. None where `send` is not that of a connection of ours."""
+class Pipe:
+    """The short way out for the pieces of a stream whose response has begun: what uvicorn's `send` does for them, without a message that every
+    layer looks at, and without waiting. The response's end goes through `send`."""
+
+    __slots__ = ("_conn", "_cycle", "_flow", "_headless", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle, conn: Connection) -> None:
+        self._cycle, self._conn = cycle, conn
+        self._flow, self._transport = cycle.flow, cycle.transport
+        self._headless = cycle.scope["method"] == "HEAD"
+
+    def write(self, data: bytes) -> bool:
+        """Send a piece, not empty. False where the client has not read what it has: `drain` before the next one."""
+        if not self._cycle.disconnected and not self._headless:
+            self._transport.write(self._conn.part(data))
+            return not self._flow.write_paused
+        return True
+
+    def end(self, data: bytes) -> None:
+        """Send the last piece, not empty, together with the response's end."""
+        if not self._cycle.disconnected and not self._headless:
+            self._conn.hold(data)
+
+    async def drain(self) -> None:
+        """Wait until the client reads on, or is gone; others have their turn in any case."""
+        if self._flow.write_paused and not self._cycle.disconnected:
+            await self._flow.drain()
+        else:
+            await asyncio.sleep(0)
+
+
+def pipe(send: Send) -> Pipe | None:
+    """The short way out beside `send`; None where that is not of a connection of ours."""
     cycle = getattr(send, "__self__", None)
     if not isinstance(cycle, RequestResponseCycle) or not isinstance(cycle.conn, Connection):
         return None
-    conn, flow, transport = cycle.conn, cycle.flow, cycle.transport
-    headless = cycle.scope["method"] == "HEAD"
-
-    async def part(data: bytes) -> None:
-        if flow.write_paused and not cycle.disconnected:
-            await flow.drain()
-        if data and not cycle.disconnected and not headless:
-            transport.write(conn.part(data))
-
-    return part
+    return Pipe(cycle, cycle.conn)
 
 
 def timed(seconds: float, turnstile: "Turnstile | None" = None) -> type[H11Protocol]:
@@ -77,7 +117,14 @@ def timed(seconds: float, turnstile: "Turnstile | None" = None) -> type[H11Proto
 
         def __init__(self, *args: Any, **rest: Any) -> None:
             super().__init__(*args, **rest)
-            self.conn = Connection()
+            self._ours = self.conn = Connection(self._held)
+
+        def _held(self) -> None:
+            self.loop.call_soon(self._release)
+
+        def _release(self) -> None:
+            if not self.transport.is_closing() and (waiting := self._ours.release()):
+                self.transport.write(waiting)
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
             super().connection_made(transport)

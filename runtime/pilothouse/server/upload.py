@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilothouse.errors import InvalidRequest, Overloaded, PayloadTooLarge, RequestTimeout, UnsupportedMedia
 from pilothouse.server.edge import header
-from pilothouse.server.http1 import Part
 
 LINGER_SECONDS = 1.0  # how long the rest of a refused body is read, so that the client sees the answer and no reset
 LINGER_BODIES = 4  # and how much of it, in largest bodies
@@ -37,9 +36,7 @@ class Upload:
             await self._app(scope, receive, send)
             return
         body = _Body(scope, receive, self._max_bytes, self._seconds, self._room)
-        reply = _Reply(send, body, scope["state"]["part"])
-        if reply.short is not None:
-            scope["state"]["part"] = reply.part
+        reply = _Reply(send, body)
         try:
             await self._app(scope, body.receive, reply.send)
         except asyncio.CancelledError:
@@ -221,10 +218,9 @@ class _Inflate:
 class _Reply:
     """Ends the connection after a response that came before the end of the body, and keeps a stream from holding the event loop."""
 
-    def __init__(self, send: Send, body: _Body, short: Part | None) -> None:
+    def __init__(self, send: Send, body: _Body) -> None:
         self._send = send
         self._body = body
-        self.short = short
         self._parts = 0
 
     async def send(self, message: Message) -> None:
@@ -242,12 +238,6 @@ class _Reply:
         else:
             await self._give_way()
         await self._send(message)
-
-    async def part(self, data: bytes) -> None:
-        """Send a piece of a stream the short way, once its response has begun; the end goes through `send`."""
-        await self._give_way()
-        assert self.short is not None
-        await self.short(data)
 
     async def _give_way(self) -> None:
         """The host never waits where its buffer has room, nor once the client is gone: a stream must let others run, and be cancelled."""

@@ -15,12 +15,12 @@ REQUESTS = {
 }
 
 
-def said(connection: h11.Connection, request: bytes, headers: list[tuple[str, str]], parts: list[bytes]) -> list[bytes | None]:
+def said(connection: h11.Connection, request: bytes, headers: list[tuple[str, str]], parts: list[bytes]) -> bytes:
     connection.receive_data(request)
     while type(connection.next_event()) is h11.Request:
         pass
     head = connection.send(h11.Response(status_code=200, headers=headers))
-    return [head, *[piece(connection, part) for part in parts], connection.send(h11.EndOfMessage())]
+    return b"".join(piece or b"" for piece in [head, *[piece(connection, part) for part in parts], connection.send(h11.EndOfMessage())])
 
 
 def piece(connection: h11.Connection, part: bytes) -> bytes | None:
@@ -52,3 +52,33 @@ def test_a_chunk_out_of_turn_is_refused() -> None:
     """Data before a response's head is h11's to refuse."""
     with pytest.raises(h11.LocalProtocolError):
         Connection().part(b"early")
+
+
+def test_a_head_goes_with_what_follows_it() -> None:
+    """One write for both; and where nothing follows, whoever was told that it waits has it."""
+    told: list[str] = []
+    connection = Connection(lambda: told.append("waits"))
+    request, headers = REQUESTS["a stream"]
+    connection.receive_data(request)
+    assert type(connection.next_event()) is h11.Request
+
+    assert (connection.send(h11.Response(status_code=200, headers=headers)), told) == (b"", ["waits"])
+    first = connection.part(b"one")
+
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert first.endswith(b"\r\n\r\n3\r\none\r\n")
+    assert (connection.release(), connection.part(b"two")) == (b"", b"3\r\ntwo\r\n")
+
+
+def test_a_last_piece_goes_with_the_end() -> None:
+    """What is held is not lost where nothing follows: it can be released, and is then sent once."""
+    connection = Connection()
+    connection.receive_data(REQUESTS["a stream"][0])
+    assert type(connection.next_event()) is h11.Request
+    connection.send(h11.Response(status_code=200, headers=[]))
+    connection.release()
+
+    connection.hold(b"last")
+
+    assert connection.send(h11.Data(data=b"")) == b""
+    assert connection.send(h11.EndOfMessage()) == b"4\r\nlast\r\n0\r\n\r\n"
