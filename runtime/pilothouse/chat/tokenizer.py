@@ -18,7 +18,7 @@ _AGAIN = "export or fetch the model again"
 
 
 class Tokenizer:
-    """A model's tokenizer. Safe to use from several threads: nothing of it changes after it was made."""
+    """A model's tokenizer. Safe to use from several threads: nothing that it says changes after it was made."""
 
     def __init__(self, source: str, *, config: dict[str, Any] | None = None, end_ids: Iterable[int] = ()) -> None:
         """`source` is the text of tokenizer.json, `config` tokenizer_config.json, `end_ids` the ids that close an answer.
@@ -45,6 +45,7 @@ class Tokenizer:
         self.end_ids = frozenset(end_ids) or self._own_end()
         self._before, self._after = self._around()
         self._pieces = Pieces(self._json.get("decoder"))
+        self._raw: dict[int, bytes] = {}  # of ids that were asked for: at most as many as there are
 
     @classmethod
     def from_folder(cls, folder: Path, *, end_ids: Iterable[int] = ()) -> Self:
@@ -149,10 +150,13 @@ class Tokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """One token's own bytes, also where they are only a part of a character; none for an id without a token."""
-        if token in self._special:
-            return self._special[token].encode()
-        piece: str | None = self._encoder.id_to_token(token)
-        return b"" if piece is None else self._pieces.raw(piece)
+        raw = self._raw.get(token)
+        if raw is None:
+            special, piece = self._special.get(token), self._encoder.id_to_token(token)
+            raw = special.encode() if special is not None else b"" if piece is None else self._pieces.raw(piece)
+            if piece is not None:
+                self._raw[token] = raw
+        return raw
 
     @property
     def strips_first_space(self) -> bool:

@@ -59,7 +59,7 @@ class _Row:
             prompt = np.array(job.prompt, np.intp)
             self.seen = np.zeros(vocabulary, np.bool_)
             self.seen[prompt[(prompt >= 0) & (prompt < vocabulary)]] = True
-        self.closer: ClosingGuide | None = guide if isinstance(guide, ClosingGuide) and len(self.ends) else None
+        self.closer: ClosingGuide | None = guide if guide is not None and len(self.ends) and isinstance(guide, ClosingGuide) else None
         self.way: list[int] | None = None  # how the text can be completed in time, once the end is near
         shortest = self.closer.closing(job.max_tokens) if self.closer is not None else None
         self.near = NEAR + 4 * len(shortest or ())

@@ -15,7 +15,21 @@ from pilothouse.messages import Chunk, FinishReason, TokenLogprob, Usage
 class Writer:
     """Fed with each sampled token once, in order; `ended` after the chunk that carries the finish reason."""
 
-    __slots__ = ("_held", "_index", "_job", "_read", "_scanner", "_shown", "_stream", "_vocabulary", "cached", "ended", "queued", "taken")
+    __slots__ = (
+        "_held",
+        "_index",
+        "_job",
+        "_plain",
+        "_read",
+        "_scanner",
+        "_shown",
+        "_stream",
+        "_vocabulary",
+        "cached",
+        "ended",
+        "queued",
+        "taken",
+    )
 
     def __init__(self, job: Job, vocabulary: Vocabulary) -> None:
         self.cached = 0  # for the usage
@@ -26,6 +40,7 @@ class Writer:
         self._vocabulary = vocabulary
         self._stream = vocabulary.stream()
         self._scanner = StopScanner(job.stop) if job.stop else None
+        self._plain = self._scanner is None and job.logprobs is None
         self._held: deque[tuple[Sampled, int]] = deque()  # with the place in the text where each begins
         self._read = 0  # characters that the tokens gave
         self._shown = 0  # characters that the chunks gave
@@ -35,8 +50,12 @@ class Writer:
         self.taken += 1
         if reason is FinishReason.STOP:  # the end token
             return self.end(reason)
+        text = self._stream.step(sampled.token)
+        if text and reason is None and self._plain and not self._held:  # nothing waits, and nothing will: most tokens
+            self._read = self._shown = self._read + len(text)
+            return Chunk(text, self._job.index, (sampled.token,))
         self._held.append((sampled, self._read))
-        text = self._scan(self._stream.step(sampled.token))
+        text = self._scan(text)
         if self.ended:
             return self._last(text, FinishReason.STOP)
         if reason is not None:
