@@ -1,6 +1,7 @@
 """A stream's events: when each goes out, and what an error becomes."""
 
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -93,6 +94,16 @@ async def test_a_full_pipe_makes_the_stream_stand_still() -> None:
     await run(pauses)
 
     assert wire.written == [b"open a ", b"b "]
+
+
+async def test_an_end_that_says_nothing_is_no_piece() -> None:
+    """An empty piece would end the response on the wire."""
+    events, wire = Events((ChatRequest(),), replace(SPELLING, closing=lambda usages: b"", done=b"")), Wire()
+    events.connect(wire)
+
+    await run(events.run(saying(Chunk("a "), Chunk(finish_reason=FinishReason.STOP))))
+
+    assert (wire.written, wire.ended) == ([b"open a "], [])
 
 
 async def test_an_error_before_the_first_event_is_raised() -> None:
