@@ -192,8 +192,13 @@ def _found(threads: int) -> dict[str, str]:
     return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
+def _large(threads: int) -> dict[str, str]:
+    """Pages of 2 MiB, as our images and scripts/serve ask for: OpenVINO's own server gets them too."""
+    return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+
 def _path(threads: int) -> dict[str, str]:
-    return {"PYTHONPATH": str(ROOT / "runtime")}
+    return {"PYTHONPATH": str(ROOT / "runtime"), **_large(threads)}
 
 
 RECIPES = {
@@ -211,8 +216,8 @@ RECIPES = {
     ),
     "openvino": Recipe(
         "OpenVINO GenAI, ContinuousBatchingPipeline behind a thin HTTP server", "completions", "/", _openvino,
-        _installed("openvino-genai", python=lambda: python_of("openvino_genai")), weights="openvino",
-        tuning="INFERENCE_NUM_THREADS as everyone's, a cache of 2 GB, prefix caching on",
+        _installed("openvino-genai", python=lambda: python_of("openvino_genai")), _large, weights="openvino",
+        tuning="INFERENCE_NUM_THREADS as everyone's, a cache of 2 GB, prefix caching on; pages of 2 MiB as ours",
     ),
     "mlflow": Recipe(
         "mlflow models serve, pyfunc around og.Generator", "mlflow", "/ping", _mlflow, _installed("mlflow", "onnxruntime-genai"), lambda threads: _tuned(threads) | _found(threads),
