@@ -5,6 +5,7 @@ import gzip
 import json
 import random
 import string
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,20 @@ OBJECTS: dict[str, st.SearchStrategy[Any]] = {
         {"text_input": TEXT | JUNK}, optional={"parameters": st.fixed_dictionaries({}, optional=SAMPLING) | JUNK}
     ),
 }
-OBJECTS["/v2/models/scripted/infer_stream"] = OBJECTS["/v2/models/scripted/infer"]
-OBJECTS["/v2/models/scripted/generate_stream"] = OBJECTS["/v2/models/scripted/generate"]
+WHOLE: dict[str, Callable[[str], Any]] = {
+    "/v1/chat/completions": lambda text: {"messages": [{"role": "user", "content": text}], "max_tokens": 4},
+    "/v1/completions": lambda text: {"prompt": text, "max_tokens": 4},
+    "/v1/responses": lambda text: {"input": text, "max_output_tokens": 4},
+    "/invocations": lambda text: {"messages": [{"role": "user", "content": text}], "max_tokens": 4},
+    "/v2/models/scripted/infer": lambda text: {
+        "inputs": [{"name": "prompt", "shape": [1], "datatype": "BYTES", "data": [text]}],
+        "parameters": {"max_tokens": 4},
+    },
+    "/v2/models/scripted/generate": lambda text: {"text_input": text, "parameters": {"max_tokens": 4}},
+}
+for name in ("infer", "generate"):
+    OBJECTS[f"/v2/models/scripted/{name}_stream"] = OBJECTS[f"/v2/models/scripted/{name}"]
+    WHOLE[f"/v2/models/scripted/{name}_stream"] = WHOLE[f"/v2/models/scripted/{name}"]
 
 
 def written(value: Any) -> bytes:
@@ -107,9 +120,10 @@ def written(value: Any) -> bytes:
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[str, bytes, dict[str, str]]:
-    """A path, a body and its headers: mostly objects that are nearly right, some broken, cut, packed or mislabelled."""
+    """A path, a body and its headers: mostly objects that are nearly right or right, some broken, cut, packed or mislabelled."""
     path = draw(st.sampled_from(sorted(OBJECTS)))
-    body = draw(OBJECTS[path].map(written) | OBJECTS[path].map(written) | JUNK.map(written) | st.binary(max_size=64))
+    whole = st.sampled_from(["one", "two words", "3"]).map(WHOLE[path])
+    body = draw(OBJECTS[path].map(written) | OBJECTS[path].map(written) | whole.map(written) | JUNK.map(written) | st.binary(max_size=64))
     headers = {}
     match draw(st.integers(0, 9)):
         case 0:
