@@ -10,6 +10,7 @@ from results import Range, spread
 
 from compared import ratios
 from compared.ratios import Value
+from compared.scenarios import AMX
 
 Found = Mapping[str, Sequence[Value]]  # by scenario
 Parts = Mapping[str, Any]
@@ -109,4 +110,9 @@ GOALS = (
     Goal("G9", "chats of 512 tokens over og.Engine's in its memory", 8.0, _chats),
     Goal("G10", "tokens/s at 16 clients over llama.cpp's server", 1.5, _beside("S2", FULL, RATE, "llama.cpp"), needs="int8"),
     Goal("G10", "tokens/s at 16 clients over OpenVINO GenAI", 1.0, _beside("S2", FULL, RATE, "openvino"), needs="int8"),
+    *(
+        [Goal("G10", "the same, told to compute in f32", 1.0, _beside("S2", FULL, RATE, "openvino f32"), needs="int8")]
+        if AMX
+        else []
+    ),
 )  # fmt: skip

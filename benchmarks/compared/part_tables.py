@@ -16,10 +16,8 @@ def _range(told: Told, form: str = "{:.3g}") -> str:
 
 
 def layers(told: Told) -> list[str]:
-    lines = [
-        "`scripts/bench-layers`: our own bare loop in a process of its own, and what each layer adds.", "",
-        "| clients | arm | tokens/s | of bare |", "|---|---|---|---|",
-    ]  # fmt: skip
+    lines = ["`scripts/bench-layers`: our own bare loop, on the engine that the server lends it, and what each layer adds."]
+    lines += ["", "| clients | arm | tokens/s | of bare |", "|---|---|---|---|"] if told["rows"] else ["On the slice: not kept."]
     for row in told["rows"]:
         cell = "" if row["arm"] == BARE else _range(row["of_bare"])
         lines.append(f"| {row['clients']} | {row['arm']} | {row['tokens_per_second']['median']:.1f} | {cell} |")

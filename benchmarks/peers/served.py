@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,8 @@ def _llama(rows: int, threads: int, port: int, folder: Path) -> list[str]:
     return [binary, "--model", str(makers.model("gguf") / "model.gguf"), *flags, "--host", "127.0.0.1", "--port", str(port)]
 
 
-def _openvino(rows: int, threads: int, port: int, folder: Path) -> list[str]:
-    options = json.dumps({"scheduler": {"enable_prefix_caching": True}})
+def _openvino(rows: int, threads: int, port: int, folder: Path, **plugin: str) -> list[str]:
+    options = json.dumps({"scheduler": {"enable_prefix_caching": True}, "properties": plugin})
     script = str(HERE / "openvino_genai_child.py")
     return [str(python_of("openvino_genai")), script, str(makers.model("openvino")), str(rows), str(threads), options, str(port)]
 
@@ -218,6 +219,11 @@ RECIPES = {
         "OpenVINO GenAI, ContinuousBatchingPipeline behind a thin HTTP server", "completions", "/", _openvino,
         _installed("openvino-genai", python=lambda: python_of("openvino_genai")), _large, weights="openvino",
         tuning="INFERENCE_NUM_THREADS as everyone's, a cache of 2 GB, prefix caching on; pages of 2 MiB as ours",
+    ),
+    "openvino f32": Recipe(
+        "the same with INFERENCE_PRECISION_HINT f32, as ours: its default here is bf16", "completions", "/",
+        partial(_openvino, INFERENCE_PRECISION_HINT="f32"), _installed("openvino-genai", python=lambda: python_of("openvino_genai")), _large,
+        weights="openvino", tuning="as above",
     ),
     "mlflow": Recipe(
         "mlflow models serve, pyfunc around og.Generator", "mlflow", "/ping", _mlflow, _installed("mlflow", "onnxruntime-genai"), lambda threads: _tuned(threads) | _found(threads),
