@@ -23,7 +23,7 @@ from pilothouse.engines.refusals import GraphRefused
 
 STEP_TOKENS = 128  # more a step is no faster, and everyone waits for a step
 PRECISIONS = {"fp16": "f16", "u8": "u8"}
-COMPUTE = {"float32": "f32", "bfloat16": "bf16"}
+COMPUTE = {"float32": "f32", "bfloat16": "bf16"}  # f32 multiplies weights as int8, and is exact in any batch
 
 
 class PagedStep:
@@ -61,9 +61,7 @@ class PagedStep:
             {
                 "INFERENCE_NUM_THREADS": threads,
                 "ENABLE_CPU_PINNING": False,  # the container's cores are not ours alone
-                "INFERENCE_PRECISION_HINT": COMPUTE[
-                    dtype
-                ],  # f32: weights as int8, exact in any batch; bf16: AMX, where there are many tokens
+                "INFERENCE_PRECISION_HINT": COMPUTE[dtype],
                 "KV_CACHE_PRECISION": PRECISIONS[kv_precision],
             },
         )
@@ -269,7 +267,9 @@ class _Batch:
         """Lay `work`, whose tokens are in `rows` already, out for the kernels; answers how many logits are wanted.
 
         One token alone would go through other kernels than several, with other last bits; so it gets a companion, in a block of nobody's,
-        and one wanted position is asked for twice. That costs a tenth of such a step and makes a row's answer the same in any company.
+        and one wanted position is asked for twice: a row's answer is the same in any company (docs/engines.md says what that costs). A token of a
+        prompt that comes alone takes its neighbour along: the one before, with the same keys and values again, or where that is others', the
+        one after, ahead of its turn.
         """
         total = sum(max(2, len(item.tokens)) for item in work)
         if total > len(self._ids):
@@ -280,8 +280,11 @@ class _Batch:
             end = state.length
             begin = end - len(item.tokens)
             answer = min(max(begin, state.asked), end)
+            ahead = 0
             if answer == begin + 1 and begin > state.given:
-                begin -= 1  # the one before it again, with the same keys and values
+                begin -= 1
+            elif answer == begin + 1 < state.asked:
+                ahead, answer, end = 1, answer + 1, end + 1
             count, shift = end - begin, rows.shift(row)
             self._ids[at : at + count] = rows.tokens[row, begin:end]
             self._positions[at : at + count] = self._counting[begin + shift : end + shift]
@@ -293,7 +296,7 @@ class _Batch:
                 self._past[sequences] = begin
                 at, begin, blocks, sequences = at + last - begin, last, blocks + held, sequences + 1
                 self._begins[sequences], self._block_begins[sequences] = at, blocks
-            self._wanted[wanted : wanted + item.wanted] = self._counting[at - item.wanted : at]
+            self._wanted[wanted : wanted + item.wanted] = self._counting[at - ahead - item.wanted : at - ahead]
             wanted += item.wanted
             longest = max(longest, end)
         self._longest[()] = longest
