@@ -47,12 +47,6 @@ def test_an_engine_for_cpus_can_not_either(engine: str) -> None:
         choice(pocket.FOLDER, device="cuda", engine=engine)()
 
 
-def test_float16_is_refused_where_kernels_have_none() -> None:
-    """The setting is for Transformers models too: a number format that the paged engine lacks is not taken for another one."""
-    with pytest.raises(ModelError, match=r"^dtype float16 is for Transformers models: .*; set dtype to auto$"):
-        choice(pocket.FOLDER, dtype="float16", engine="paged")()
-
-
 @NO_GPU
 @pytest.mark.transformers
 @pytest.mark.parametrize("paged", [True, False])

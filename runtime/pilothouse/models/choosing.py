@@ -58,9 +58,17 @@ class Choice:
             raise ModelError(
                 f"no GPU answered: device is cuda and the {asked} engine computes on the cpu; set engine to auto, or device to cpu"
             )
+        if self.settings.dtype == "float16" or (self.settings.dtype == "bfloat16" and asked not in ("auto", "paged")):
+            raise ModelError(
+                f"dtype {self.settings.dtype} is not for this model: of the engines for ONNX the paged one alone has a choice, float32 or bfloat16;"
+                " set dtype to auto"
+            )
         if asked != "auto":
             self.reasons.append(f"setting engine is {asked}")
             return (asked,)
+        if self.settings.dtype == "bfloat16":
+            self.reasons.append("setting dtype is bfloat16, which only the paged engine computes in")
+            return ("paged",)
         provider = genai_model.read(self.folder).provider
         if self.settings.device == "cuda":
             genai_model.refuse(self.folder, provider, "cuda")  # before anything is loaded
@@ -95,8 +103,6 @@ def _paged(c: Choice) -> StepEngine:
     from pilothouse.engines.paged import PagedStep
 
     s = c.settings
-    if s.dtype == "float16":
-        raise ModelError("dtype float16 is for Transformers models: the paged engine computes in float32 or bfloat16; set dtype to auto")
     return PagedStep(
         c.folder,
         threads=c.threads,
