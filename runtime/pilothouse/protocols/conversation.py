@@ -1,5 +1,6 @@
 """Messages of a chat, as OpenAI spells them and MLflow and V2 borrow them: strict, text only."""
 
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 from pilothouse.errors import InvalidRequest, Unsupported
@@ -23,7 +24,7 @@ def messages(values: list[Any], limits: Limits, path: str = "messages") -> tuple
     if not values:
         raise InvalidRequest(f"{path} must not be empty", field=path)
     at_most(path, len(values), limits.max_messages, "messages")
-    at_most(path, sum(_pieces(value) for value in values), limits.max_messages, "text parts and tool calls")
+    at_most(path, sum(pieces(value, "content", "tool_calls") for value in values), limits.max_messages, "text parts and tool calls")
     turns: list[Message] = []
     calls: set[str] = set()
     for index, value in enumerate(values):
@@ -36,9 +37,9 @@ def messages(values: list[Any], limits: Limits, path: str = "messages") -> tuple
     return tuple(turns)
 
 
-def _pieces(message: Any) -> int:
-    """How much is in a message beside itself; what is of a wrong type is judged later."""
-    lists = (message.get("content"), message.get("tool_calls")) if isinstance(message, dict) else ()
+def pieces(value: Any, *names: str) -> int:
+    """How much is in the lists of a message beside itself; what is of a wrong type is judged later."""
+    lists = [value.get(name) for name in names] if isinstance(value, dict) else []
     return sum(len(one) for one in lists if isinstance(one, list))
 
 
@@ -52,7 +53,7 @@ def _message(fields: Fields) -> Message:
         raise InvalidRequest(f"{fields.path('role')} must be one of {', '.join(ROLES)}, not {shown(role)}", field=fields.path("role"))
     calls = _tool_calls(fields.items("tool_calls"), fields.path("tool_calls")) if role == "assistant" else ()
     answered = fields.need_text("tool_call_id") if role == "tool" else None
-    content = "" if calls and "content" not in fields else _content(fields.need("content"), fields.path("content"))
+    content = "" if calls and "content" not in fields else content_of(fields.need("content"), fields.path("content"), _part)
     name = fields.text("name")
     if role == "assistant":
         for echo in ECHOED:
@@ -64,14 +65,15 @@ def _message(fields: Fields) -> Message:
     return Message(role=turn, content=content, name=name, tool_calls=calls, tool_call_id=answered)
 
 
-def _content(value: Any, path: str) -> str:
+def content_of(value: Any, path: str, part: Callable[[Fields], str]) -> str:
+    """The text of a turn, a string or a list of what `part` reads, each on a line of its own."""
     if isinstance(value, str):
         return valid_text(value, path)
     if not isinstance(value, list):
         wrong_type(path, "a string or a list of text parts", value)
     if not value:
         raise InvalidRequest(f"{path} must have at least one part", field=path)
-    return "\n".join(_part(Fields(part, f"{path}[{index}]")) for index, part in enumerate(value))
+    return "\n".join(part(Fields(one, f"{path}[{index}]")) for index, one in enumerate(value))
 
 
 def _part(fields: Fields) -> str:

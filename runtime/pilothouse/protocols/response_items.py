@@ -4,11 +4,12 @@ A model's calls are items of their own on this wire. They join the turn that the
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, cast
 
 from pilothouse.errors import InvalidRequest, Unsupported
 from pilothouse.messages import Message, ToolCall
-from pilothouse.protocols.conversation import EMPTY
+from pilothouse.protocols.conversation import EMPTY, content_of, pieces
 from pilothouse.protocols.fields import Fields, shown, valid_text, wrong_type
 from pilothouse.protocols.limits import Limits, at_most, short
 
@@ -34,7 +35,7 @@ def conversation(value: Any, instructions: str | None, limits: Limits, path: str
     if not value:
         raise InvalidRequest(f"{path} must not be empty", field=path)
     at_most(path, len(value), limits.max_messages, "items")
-    at_most(path, sum(_pieces(item) for item in value), limits.max_messages, "text parts")
+    at_most(path, sum(pieces(item, "content", "output") for item in value), limits.max_messages, "text parts")
     calls: set[str] = set()
     for index, item in enumerate(value):
         turn = _turn(Fields(item, f"{path}[{index}]"))
@@ -49,12 +50,6 @@ def conversation(value: Any, instructions: str | None, limits: Limits, path: str
     return tuple(turns)
 
 
-def _pieces(item: Any) -> int:
-    """How many parts are in an item; what is of a wrong type is judged later."""
-    lists = (item.get("content"), item.get("output")) if isinstance(item, dict) else ()
-    return sum(len(one) for one in lists if isinstance(one, list))
-
-
 def _turn(fields: Fields) -> Message:
     sort = fields.text("type") if "type" in fields else "message"
     match sort:
@@ -64,7 +59,7 @@ def _turn(fields: Fields) -> Message:
             call = ToolCall(id=_call_id(fields), name=fields.need_text("name"), arguments=fields.need_text("arguments"))
             turn = Message("assistant", tool_calls=(call,))
         case "function_call_output":
-            said = _content(fields.need("output"), fields.path("output"), ("input_text",))
+            said = content_of(fields.need("output"), fields.path("output"), partial(_part, ("input_text",)))
             turn = Message("tool", said, tool_call_id=_call_id(fields))
         case "item_reference":
             raise Unsupported(
@@ -88,7 +83,7 @@ def _message(fields: Fields) -> Message:
         raise InvalidRequest(f"{fields.path('role')} must be one of {', '.join(ROLES)}, not {shown(role)}", field=fields.path("role"))
     parts = ("input_text", "output_text") if role == "assistant" else ("input_text",)
     turn = cast(Literal["system", "user", "assistant"], "system" if role == "developer" else role)
-    return Message(turn, _content(fields.need("content"), fields.path("content"), parts))
+    return Message(turn, content_of(fields.need("content"), fields.path("content"), partial(_part, parts)))
 
 
 def _call_id(fields: Fields) -> str:
@@ -97,17 +92,7 @@ def _call_id(fields: Fields) -> str:
     return value
 
 
-def _content(value: Any, path: str, parts: tuple[str, ...]) -> str:
-    if isinstance(value, str):
-        return valid_text(value, path)
-    if not isinstance(value, list):
-        wrong_type(path, "a string or a list of text parts", value)
-    if not value:
-        raise InvalidRequest(f"{path} must have at least one part", field=path)
-    return "\n".join(_part(Fields(part, f"{path}[{index}]"), parts) for index, part in enumerate(value))
-
-
-def _part(fields: Fields, parts: tuple[str, ...]) -> str:
+def _part(parts: tuple[str, ...], fields: Fields) -> str:
     """The text of one part. Images and files are refused before anything in them is looked at: no URL is ever fetched."""
     sort = fields.need_text("type")
     if sort not in parts:

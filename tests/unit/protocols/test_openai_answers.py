@@ -1,14 +1,12 @@
 """Unary answers, word for word, and as the openai package parses them."""
 
-from typing import Any
-
 import pytest
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion
-from pydantic import BaseModel
 
 from pilothouse.messages import Answer, Choice, FinishReason, TokenLogprob, ToolCall, Usage
 from pilothouse.protocols.openai_answers import chat_answer, completion_answer, model_card, models_list
+from support.strictly import unknown
 
 USAGE = Usage(prompt_tokens=7, completion_tokens=3, cached_tokens=4)
 COUNTS = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 4}}
@@ -18,24 +16,6 @@ PLAIN = Answer((Choice(0, "Madrid.", FinishReason.STOP),), USAGE)
 SCORED = Answer((Choice(0, " Madrid", FinishReason.LENGTH, logprobs=(MADRID, HALF)),), USAGE)
 CALLS = Answer((Choice(0, "", FinishReason.TOOL_CALLS, tool_calls=(ToolCall("c1", "weather", '{"city":"X"}'),)),), USAGE)
 MANY = Answer((Choice(0, "a", FinishReason.STOP), Choice(1, "b", FinishReason.LENGTH)), USAGE)
-
-
-def strict(kind: type[BaseModel], raw: dict[str, Any]) -> None:
-    """The openai package's own type, without its leniency: right types only, and no field it does not know."""
-    parsed = kind.model_validate(raw, strict=True)
-    unknown: list[Any] = []
-
-    def look(value: Any) -> None:
-        if isinstance(value, BaseModel):
-            unknown.extend(value.model_extra or ())
-            for name in type(value).model_fields:
-                look(getattr(value, name))
-        elif isinstance(value, list):
-            for one in value:
-                look(one)
-
-    look(parsed)
-    assert unknown == []
 
 
 def test_a_chat_answer() -> None:
@@ -132,15 +112,15 @@ def test_the_model_list() -> None:
 @pytest.mark.parametrize("answer", [PLAIN, SCORED, CALLS, MANY])
 def test_openais_types_take_every_chat_answer(answer: Answer) -> None:
     """Strictly: no coercion, no unknown field."""
-    strict(ChatCompletion, chat_answer("i", 1, "m", answer))
+    assert unknown(ChatCompletion, chat_answer("i", 1, "m", answer)) == []
 
 
 @pytest.mark.parametrize("answer", [PLAIN, SCORED, MANY])
 def test_openais_types_take_every_completion(answer: Answer) -> None:
     """Strictly: no coercion, no unknown field."""
-    strict(Completion, completion_answer("i", 1, "m", [answer, PLAIN]))
+    assert unknown(Completion, completion_answer("i", 1, "m", [answer, PLAIN])) == []
 
 
 def test_openais_types_take_the_model_card() -> None:
     """Strictly: no coercion, no unknown field."""
-    strict(Model, model_card("phi3", 1))
+    assert unknown(Model, model_card("phi3", 1)) == []

@@ -1,15 +1,13 @@
 """Whole responses, word for word, and as the openai package parses them."""
 
-from typing import Any
-
 import pytest
 from openai.types.responses import Response
-from pydantic import BaseModel
 
 from pilothouse.messages import Answer, Choice, Defaults, FinishReason, TokenLogprob, ToolCall, Usage
 from pilothouse.protocols import response_answers, responses
 from pilothouse.protocols.limits import Limits
 from pilothouse.protocols.response_answers import Head
+from support.strictly import unknown
 
 USAGE = Usage(prompt_tokens=7, completion_tokens=3, cached_tokens=4)
 MADRID = TokenLogprob(" Madrid", 5, -0.25, b" Madrid", top=(TokenLogprob(" Madrid", 5, -0.25, b" Madrid"),))
@@ -35,23 +33,6 @@ def head(limits: Limits) -> Head:
         "instructions": "Be brief",
     }
     return Head("resp_1", 1700000000, "phi3", responses.response(body, limits).options(Defaults()))
-
-
-def strict(raw: dict[str, Any]) -> None:
-    """The openai package's own type, without its leniency: right types only, and no field it does not know but `store`, which OpenAI sends."""
-    unknown: list[Any] = []
-
-    def look(value: Any) -> None:
-        if isinstance(value, BaseModel):
-            unknown.extend(value.model_extra or ())
-            for name in type(value).model_fields:
-                look(getattr(value, name))
-        elif isinstance(value, list):
-            for one in value:
-                look(one)
-
-    look(Response.model_validate(raw, strict=True))
-    assert unknown == ["store"]
 
 
 def test_a_whole_response() -> None:
@@ -126,4 +107,4 @@ def test_an_answer_that_says_nothing_has_a_message(head: Head) -> None:
 @pytest.mark.parametrize("choice", [PLAIN, CUT, CALLED, BOTH, SILENT])
 def test_openais_type_takes_every_response(head: Head, choice: Choice) -> None:
     """Strictly."""
-    strict(response_answers.answer(head, 1700000009, Answer((choice,), USAGE)))
+    assert unknown(Response, response_answers.answer(head, 1700000009, Answer((choice,), USAGE))) == ["store"]  # which OpenAI sends
