@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="Number format of the Transformers engine and of the paged one, where bfloat16 makes prompts faster on CPUs with AMX,"
-        " answers of few rows slower, and is not exact across batches.",
+        " answers slower, and is not exact across batches.",
     )
     attention: Literal["auto", "sdpa", "eager"] = Field(
         "auto", description="Transformers engine's attention; auto batches requests, the library's own computes one at a time."
