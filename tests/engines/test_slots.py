@@ -117,6 +117,7 @@ def _unknown_operator(model: onnx.ModelProto) -> None:
         (_forgetful, "keeps no past"),
         (_another_input, "its input images is not known"),
         (with_attribute("sliding_window_cache", 1), "keeps a window of its past only"),
+        (with_input(10, "bias"), "is told positions or biases by token"),
         (with_input(12, "k_scale"), "quantised keys and values"),
         (without_logits, "no output named logits"),
         (_unknown_operator, "onnxruntime can't load it"),
@@ -150,6 +151,42 @@ def test_rows_that_answer_lie_side_by_side() -> None:
     engine.step([Work(1, (60,) * 8, 0), Work(2, [9], 1), Work(0, [9], 1), Work(3, [9], 1)])
 
     assert [engine._rows[row].slot for row in range(4)] == [0, 3, 2, 1]  # the last row moved 30 tokens, the first would have moved 40
+    engine.close()
+
+
+def test_a_piece_of_a_prompt_goes_with_the_rows_that_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are read once for both, and the logits are those of the rows and the piece alone; only a second piece is a run of its own."""
+    prompts = [RANDOM[at : at + 20] for at in (0, 20, 40, 60)]
+    engine, apart = slots(), slots()
+    for made in (engine, apart):
+        for row, prompt in enumerate(prompts):
+            assert made.admit(row, prompt, "") == 0
+            made.step([Work(row, prompt[: 20 if row < 2 else 7], 1)])
+    work = [Work(2, prompts[2][7:], 3), Work(0, [9], 1), Work(3, prompts[3][7:12], 0), Work(1, [11], 1)]
+    alone_each = np.concatenate([apart.step([item]).copy() for item in work])
+    runs: list[int] = []
+    real = engine._run
+    monkeypatch.setattr(engine, "_run", lambda batch, piece: (runs.append(len(batch) + (piece is not None)), real(batch, piece)))
+
+    together = engine.step(work)
+    assert together.tobytes() == alone_each.tobytes()
+    assert runs == [1, 3]
+    engine.close()
+    apart.close()
+
+
+def test_a_run_may_be_longer_than_the_context() -> None:
+    """Rows that answer and a piece that fills its context are more tokens than any row can have."""
+    engine = slots(context=32, rows=4)
+    for row in range(3):
+        engine.admit(row, RANDOM[:8], "")
+        engine.step([Work(row, RANDOM[:8], 1)])
+    expected = engine.step([Work(0, [9], 1)]).copy()
+    engine.rollback(0, 1)
+    engine.admit(3, RANDOM[:31], "")
+
+    logits = engine.step([*(Work(row, [9], 1) for row in range(3)), Work(3, RANDOM[:31], 1)])
+    assert [row.tobytes() for row in logits[:3]] == [expected.tobytes()] * 3
     engine.close()
 
 

@@ -1,7 +1,7 @@
 """Continuous batching over the exported int4 ONNX file with plain onnxruntime.
 
 For CPUs without int8 dot products and machines without OpenVINO. Each row has a slot in the KV buffers, which are bound in place: rows that
-answer lie side by side and go as one batch, a prompt goes in by pieces through a view of its own slot.
+answer lie side by side and go as one batch, a piece of a prompt goes beside them through a view of its own slot. Further pieces go alone.
 """
 
 import time
@@ -23,6 +23,9 @@ from pilothouse.engines.slots_memory import PrefixStore, SlotMemory
 STEP_TOKENS = 128  # more a step is hardly faster, and everyone waits for a step
 STORE_SHARE = 4  # of the memory, for prefixes: one part in so many
 
+_SHORT = np.ones((1, 1), np.int64)  # a mask is asked for, and read where a long-rope model chooses its tables: always the short ones
+_FIRST, _LONE = np.zeros((1, 1, 2), np.int64), np.ones(1, np.int32)  # the first token of the run, as a row that has no other
+
 
 @dataclass(slots=True)
 class _Row:
@@ -33,6 +36,13 @@ class _Row:
     reserved: int  # tokens it has room for
     saved: int  # blocks that were offered to the store
     last: int = 0  # tokens of the last step: only they can be rolled back
+
+
+@dataclass(slots=True)
+class _Placed:
+    place: int  # of its first logits
+    work: Work
+    state: _Row
 
 
 class SlotsStep:
@@ -70,14 +80,14 @@ class SlotsStep:
             session = ort.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen of its own, without a common one
             raise GraphRefused("slots", f"onnxruntime can't load it ({type(error).__name__})") from error
-        odd = {x.type for x in (*session.get_inputs(), *session.get_outputs())} - {"tensor(float)", "tensor(int64)"}
+        odd = {x.type for x in (*session.get_inputs(), *session.get_outputs())} - {"tensor(float)", "tensor(int64)", "tensor(int32)"}
         if odd:
             raise GraphRefused("slots", f"it computes in {min(odd)}: a build for other hardware")
 
         self._session, self._vocabulary, self._positions, self._original = session, graph.vocabulary, graph.positions, graph.original
-        self._names = [pair for x in graph.layers for pair in ((x.past_key, x.present_key), (x.past_value, x.present_value))]
+        self._rows_part, self._piece_part = graph.rows, graph.piece
         context = min(context, graph.original or context)  # beyond, all rows of a batch would have to use the long tables
-        token = 2 * len(graph.layers) * graph.kv_heads * graph.head_size * 4
+        token = 2 * graph.layers * graph.kv_heads * graph.head_size * 4
         store = kv_memory_bytes // STORE_SHARE if prefix_cache else 0
         self._budget = (kv_memory_bytes - store) // token
         self.context = min(context, self._budget)
@@ -85,7 +95,8 @@ class SlotsStep:
             raise GraphRefused(
                 "slots", f"one token of keys and values is {token} bytes, its memory is {kv_memory_bytes}: raise kv_memory_bytes"
             )
-        self._memory = SlotMemory(slots=rows, buffers=len(self._names), heads=graph.kv_heads, context=self.context, size=graph.head_size)
+        self._memory = SlotMemory(slots=rows, buffers=2 * graph.layers, heads=graph.kv_heads, context=self.context, size=graph.head_size)
+        self._nobody = np.zeros((1, graph.kv_heads, 1, graph.head_size), np.float32)
         self._store = PrefixStore(self._memory, store) if prefix_cache else None
         self.rows = rows
         self.tokens_per_step = step_tokens or max(STEP_TOKENS, 2 * rows)
@@ -145,67 +156,70 @@ class SlotsStep:
         total = sum(item.wanted for item in work)
         if total > len(self._logits):
             self._logits = np.empty((total, self._vocabulary), np.float32)
-        batch: list[Work] = []
-        places: list[int] = []
+        batch: list[_Placed] = []
+        pieces: list[_Placed] = []
         at = 0
         for item in work:
-            if len(item.tokens) == item.wanted == 1 and self._rows[item.row].length:
-                batch.append(item)
-                places.append(at)
-            else:
-                # The kernels take several tokens of one row, or one each of several rows.
-                self._alone(item, self._logits[at : at + item.wanted])
+            state = self._rows[item.row]
+            (batch if len(item.tokens) == item.wanted == 1 and state.length else pieces).append(_Placed(at, item, state))
             at += item.wanted
-        if batch:
-            self._together(batch, places)
+        for piece in pieces[1:]:
+            self._run([], piece)
+        if work:
+            self._run(batch, pieces[0] if pieces else None)
         return self._logits[:total]
 
-    def _alone(self, item: Work, out: Logits) -> None:
-        state = self._rows[item.row]
-        count = len(item.tokens)
-        wanted = np.zeros((item.wanted, 2), np.int64)
-        wanted[:, 1] = self._counting[count - item.wanted : count]
-        self._run(state.slot, [item], np.array([item.tokens], np.int64), wanted, out)
-        if self._store is not None and state.length <= state.prompt:
-            self._save(item.row, state.length)
+    def _run(self, batch: list[_Placed], piece: _Placed | None) -> None:
+        """One call of the kernels: for one token each of `batch`, and for `piece`."""
+        first = self._gather([item.work.row for item in batch]) if batch else 0
+        batch = sorted(batch, key=lambda item: item.state.slot)
+        items = batch if piece is None else [*batch, piece]
+        ids = np.array([[token for item in items for token in item.work.tokens]], np.int64)
+        ends = np.array([item.state.length + len(item.work.tokens) for item in items], np.int32)
+        rows, flat = len(batch), np.arange(ids.shape[1], dtype=np.int64)
+        places, asked = [item.place for item in batch], flat[:rows]
+        if piece is not None:
+            places += range(piece.place, piece.place + piece.work.wanted)
+            asked = np.append(asked, flat[len(flat) - piece.work.wanted :])
+        begin = min(places, default=0)
+        together = max(places, default=-1) - begin == len(places) - 1  # else logits of others lie between theirs
+        order = np.argsort(places)
+        out = self._logits[begin : begin + len(places)] if together else np.empty((len(places), self._vocabulary), np.float32)
 
-    def _together(self, batch: list[Work], places: list[int]) -> None:
-        first = self._gather([item.row for item in batch])
-        slots = np.array([self._rows[item.row].slot - first for item in batch], np.int64)
-        ids = np.empty((len(batch), 1), np.int64)
-        ids[slots, 0] = [item.tokens[0] for item in batch]
-        wanted = np.zeros((len(batch), 2), np.int64)
-        wanted[:, 0] = slots
-        ordered = sorted(batch, key=lambda item: self._rows[item.row].slot)
-        if places[-1] - places[0] == len(places) - 1:
-            self._run(first, ordered, ids, wanted, self._logits[places[0] : places[-1] + 1])
-        else:
-            out = np.empty((len(batch), self._vocabulary), np.float32)
-            self._run(first, ordered, ids, wanted, out)
-            self._logits[places] = out
-
-    def _run(self, first: int, items: Sequence[Work], ids: NDArray[np.int64], wanted: NDArray[np.int64], out: Logits) -> None:
-        """One call of the kernels for `items`, which lie in the slots from `first` on in this order: ids [rows, tokens]."""
-        rows, count = ids.shape
-        states = [self._rows[item.row] for item in items]
-        lengths = np.array([state.length for state in states], np.int64)
-        longest = int(lengths.max()) + count
         binding = self._session.io_binding()
         binding.bind_cpu_input("input_ids", ids)
-        binding.bind_cpu_input("attention_mask", (self._counting[:longest] < lengths[:, None] + count).astype(np.int64))
+        binding.bind_cpu_input("attention_mask", _SHORT)
         if self._positions:
-            binding.bind_cpu_input("position_ids", lengths[:, None] + self._counting[:count])
-        binding.bind_cpu_input(slots_graph.WANTED, wanted)
-        shape, offset = (rows, *self._memory.shape), first * self._memory.slot_bytes
-        for address, (past, present) in zip(self._memory.addresses, self._names, strict=True):
-            binding.bind_input(past, "cpu", 0, np.float32, shape, address + offset)
-            binding.bind_output(present, "cpu", 0, np.float32, shape, address + offset)
+            spans = [self._counting[item.state.length : item.state.length + len(item.work.tokens)] for item in items]
+            binding.bind_cpu_input("position_ids", np.concatenate(spans)[None])
+        binding.bind_cpu_input(slots_graph.WANTED, np.stack([np.zeros_like(asked), asked[order]], axis=1))
+        at = np.zeros((len(flat), 1, 2), np.int64)
+        at[:, 0, 1] = flat
+        self._part(binding, self._rows_part, first, at[:rows], ends[:rows])
+        self._part(binding, self._piece_part, piece.state.slot if piece is not None else 0, at[rows:].swapaxes(0, 1), ends[rows:])
+        binding.bind_cpu_input(slots_graph.KEPT, flat[None, :, None] + (0 if rows else 1))
         binding.bind_output("logits", "cpu", 0, np.float32, out.shape, out.ctypes.data)
         self._session.run_with_iobinding(binding)
-        for item, state in zip(items, states, strict=True):
-            end = state.length + count
-            self._text[item.row, state.length : end] = item.tokens
-            state.length, state.last = end, count
+        if not together:
+            self._logits[np.array(places)[order]] = out
+        for item, end in zip(items, ends.tolist(), strict=True):
+            self._text[item.work.row, item.state.length : end] = item.work.tokens
+            item.state.length, item.state.last = end, len(item.work.tokens)
+        if piece is not None and piece.state.length <= piece.state.prompt:
+            self._save(piece.work.row, piece.state.length)
+
+    def _part(self, binding: Any, part: slots_graph.Part, first: int, at: NDArray[np.int64], ends: NDArray[np.int32]) -> None:
+        """What one part's attention reads and writes: `ends` are the tokens its rows have then, in the slots from `first` on, in place."""
+        addresses: Sequence[int] = [address + first * self._memory.slot_bytes for address in self._memory.addresses]
+        shape: tuple[int, ...] = (len(ends), *self._memory.shape)
+        if not len(ends):  # the kernel can't do nothing: it does one token more, of a row that nobody has
+            at, ends, shape, addresses = _FIRST, _LONE, self._nobody.shape, [self._nobody.ctypes.data] * len(addresses)
+        binding.bind_cpu_input(part.at, at)
+        binding.bind_cpu_input(part.last, ends - 1)
+        binding.bind_cpu_input(part.longest, np.array(ends.max()))
+        for address, past, present in zip(addresses, part.past, part.present, strict=True):
+            binding.bind_input(past, "cpu", 0, np.float32, shape, address)
+            binding.bind_output(present, "cpu", 0, np.float32, shape, address)
 
     def _gather(self, rows: list[int]) -> int:
         """Bring `rows` into neighbouring slots by the cheapest swaps; answers the first of them."""
@@ -291,7 +305,7 @@ class SlotsStep:
             "rows": self.rows,
             "context_tokens": self.context,
             "step_tokens": self.tokens_per_step,
-            "layers": len(self._names) // 2,
+            "layers": len(self._rows_part.past) // 2,
             "vocabulary": self._vocabulary,
             "graph_features": ["long rope, within its original window"] if self._original else [],
             "load_seconds": round(self._load_seconds, 3),

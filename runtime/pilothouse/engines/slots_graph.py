@@ -1,4 +1,6 @@
-"""The exported ONNX file as the slots engine runs it: its head computes the wanted positions only, and its shape is what slots can hold.
+"""The exported ONNX file as the slots engine runs it: one flat run of tokens, of which the first are one each of several rows and the others a
+piece of one row. Everything but attention treats tokens alike; each attention is made two, one for either part. The head computes the wanted
+positions only.
 
 The edit is done on the protobuf itself, with the few fields it touches declared here: the onnx package is 50 MB that nothing else at serve
 time needs. Fields that are not declared pass through untouched.
@@ -17,8 +19,12 @@ from google.protobuf.message_factory import GetMessageClass
 
 from pilothouse.engines.refusals import GraphRefused
 
-WANTED = "pilothouse.wanted"  # int64 [wanted, 2]: batch row and position
-INT64 = 7  # ONNX's number for it
+WANTED = "pilothouse.wanted"  # int64 [wanted, 2]: 0 and a position in the flat run
+KEPT = "pilothouse.kept"  # int64 [1, tokens, 1]: which of what both attentions answer, the rows' first, make the flat run again
+INT32, INT64 = 6, 7  # ONNX's numbers for them
+INT = 2  # and for an attribute that is a number
+ATTENTION = "GroupQueryAttention"
+PAST, LAST, LONGEST = slice(3, 5), 5, 6  # the attention's inputs, after three of queries, keys and values
 
 _STRING, _INT64, _INT32 = FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_INT64, FieldDescriptorProto.TYPE_INT32
 _ONE, _MANY = FieldDescriptorProto.LABEL_OPTIONAL, FieldDescriptorProto.LABEL_REPEATED
@@ -38,7 +44,13 @@ _MESSAGES: dict[str, list[tuple[str, int, Any, Any]]] = {
         ("op_type", 4, _ONE, _STRING),
         ("attribute", 5, _MANY, "Attribute"),
     ],
-    "Attribute": [("name", 1, _ONE, _STRING), ("i", 3, _ONE, _INT64), ("t", 5, _ONE, "Tensor"), ("g", 6, _ONE, "Graph")],
+    "Attribute": [
+        ("name", 1, _ONE, _STRING),
+        ("i", 3, _ONE, _INT64),
+        ("t", 5, _ONE, "Tensor"),
+        ("g", 6, _ONE, "Graph"),
+        ("type", 20, _ONE, _INT32),
+    ],
     "Tensor": [("dims", 1, _MANY, _INT64)],
     "Value": [("name", 1, _ONE, _STRING), ("type", 2, _ONE, "Type")],
     "Type": [("tensor_type", 1, _ONE, "TensorType")],
@@ -50,21 +62,40 @@ _PRODUCTS = ("MatMul", "MatMulNBits", "Gemm")
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """The names of one attention's KV, in and out."""
+class Part:
+    """The names of what one of the two attentions takes in every layer, and of its keys and values, in and out: key, value of each layer."""
 
-    past_key: str
-    past_value: str
-    present_key: str
-    present_value: str
+    name: str
+    past: list[str]
+    present: list[str]
+
+    @property
+    def at(self) -> str:
+        """int64 [rows, tokens, 2]: of each of its tokens 0 and the position in the flat run."""
+        return f"pilothouse.{self.name}.at"
+
+    @property
+    def last(self) -> str:
+        """int32 [its rows]: the tokens that a row has after the run, less one."""
+        return f"pilothouse.{self.name}.last"
+
+    @property
+    def longest(self) -> str:
+        """int32 []: the most tokens that one of its rows has after the run."""
+        return f"pilothouse.{self.name}.longest"
 
 
 @dataclass(frozen=True, slots=True)
 class SlotsGraph:
-    """`model` (a serialised ONNX model) takes `WANTED` too, and answers logits [wanted, vocabulary]."""
+    """`model` (a serialised ONNX model) takes input_ids [1, tokens] and what is named here, and answers logits [wanted, vocabulary].
+
+    `rows` have one token each, `piece` is of one row; neither attention takes none.
+    """
 
     model: bytes
-    layers: tuple[Layer, ...]
+    rows: Part
+    piece: Part
+    layers: int
     kv_heads: int
     head_size: int
     vocabulary: int
@@ -80,24 +111,26 @@ def read(folder: Path, file: str = "model.onnx") -> SlotsGraph:
     except DecodeError:
         raise _refused(f"{file} is not an ONNX file") from None
     graph = model.graph
-    attentions = [node for node in graph.node if node.op_type == "GroupQueryAttention"]
-    others = sorted({node.op_type for node in graph.node if "Attention" in node.op_type} - {"GroupQueryAttention"})
+    attentions = [node for node in graph.node if node.op_type == ATTENTION]
+    others = sorted({node.op_type for node in graph.node if "Attention" in node.op_type} - {ATTENTION})
     if not attentions or others:
-        raise _refused(f"its attention is {', '.join(others) or 'not GroupQueryAttention'}, which can't share past and present")
-    layers = tuple(_layer(node) for node in attentions)
+        raise _refused(f"its attention is {', '.join(others) or 'not ' + ATTENTION}, which can't share past and present")
+    for node in attentions:
+        _carried(node)
     names = {value.name for value in graph.input}
-    unknown = (
-        names - {"input_ids", "attention_mask", "position_ids"} - {name for layer in layers for name in (layer.past_key, layer.past_value)}
-    )
+    unknown = names - {"input_ids", "attention_mask", "position_ids"} - {name for node in attentions for name in node.input[PAST]}
     if unknown:
         raise _refused(f"its input {min(unknown)} is not known here")
     heads = {_attribute(node, "kv_num_heads") for node in attentions}
     if len(heads) != 1:
         raise _refused("its layers differ in the number of KV heads")
     vocabulary = _want_positions(graph)
+    rows, piece = _parted(graph)
     return SlotsGraph(
         model=model.SerializeToString(),
-        layers=layers,
+        rows=rows,
+        piece=piece,
+        layers=len(attentions),
         kv_heads=heads.pop(),
         head_size=_head_size(folder),
         vocabulary=vocabulary,
@@ -134,15 +167,84 @@ def _attribute(node: Any, name: str) -> int:
     return next((attribute.i for attribute in node.attribute if attribute.name == name), 0)
 
 
-def _layer(node: Any) -> Layer:
+def _carried(node: Any) -> None:
+    """Raise `GraphRefused` unless slots can hold what this attention keeps."""
     inputs, outputs = list(node.input), list(node.output)
-    if len(inputs) < 5 or len(outputs) < 3 or not all((*inputs[3:5], *outputs[1:3])):
+    if len(inputs) <= LONGEST or len(outputs) < 3 or not all((*inputs[PAST], *outputs[1:3])):
         raise _refused(f"{node.name} keeps no past that it could share")
     if _attribute(node, "sliding_window_cache"):
         raise _refused(f"{node.name} keeps a window of its past only (windowed_kv_cache)")
-    if len(inputs) > 12 and any(inputs[12:14]):
+    if any(inputs[9:11]):
+        raise _refused(f"{node.name} is told positions or biases by token, which lie otherwise here")
+    if any(inputs[12:14]):
         raise _refused(f"{node.name} keeps quantised keys and values")
-    return Layer(inputs[3], inputs[4], outputs[1], outputs[2])
+
+
+def _parted(graph: Any) -> tuple[Part, Part]:
+    """Make two of every attention: one for the rows with one token each, which the kernel takes as a batch, and one for the piece."""
+    rows, piece = Part("rows", [], []), Part("piece", [], [])
+    values = {value.name: value for value in (*graph.input, *graph.output)}
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.op_type != ATTENTION:
+            graph.node.append(node)
+            continue
+        answers = [_part_of(graph, node, part, values) for part in (rows, piece)]
+        both = f"{node.output[0]}/both"
+        graph.node.extend([_node("Concat", answers, both, axis=0), _node("GatherND", [both, KEPT], node.output[0])])
+        for declared, names in ((graph.input, node.input[PAST]), (graph.output, node.output[1:3])):
+            for name in names:
+                declared.remove(values[name])
+    for part in (rows, piece):
+        _input(graph, part.at, INT64, 3)
+        _input(graph, part.last, INT32, 1)
+        _input(graph, part.longest, INT32, 0)
+    _input(graph, KEPT, INT64, 3)
+    return rows, piece
+
+
+def _part_of(graph: Any, node: Any, part: Part, values: dict[str, Any]) -> str:
+    """Add one part's attention, with keys and values of its own; answers the name of what it answers, [tokens, width]."""
+    own = _message("Node")
+    own.CopyFrom(node)
+    own.name = f"{node.name}/{part.name}"
+    for place, name in enumerate(node.input[:3]):
+        if name:
+            own.input[place] = f"{name}/{part.name}"
+            graph.node.append(_node("GatherND", [name, part.at], own.input[place]))
+    own.input[LAST], own.input[LONGEST] = part.last, part.longest
+    own.output[0] = f"{node.output[0]}/{part.name}"
+    for declared, names, places, told in (
+        (graph.input, own.input, range(*PAST.indices(LAST)), part.past),
+        (graph.output, own.output, (1, 2), part.present),
+    ):
+        for place in places:
+            value = declared.add()
+            value.CopyFrom(values[names[place]])
+            value.name = names[place] = f"{value.name}/{part.name}"
+            told.append(value.name)
+    flat = f"{own.output[0]}/flat"
+    graph.node.extend([own, _node("Flatten", [own.output[0]], flat, axis=2)])
+    return flat
+
+
+def _node(kind: str, inputs: list[str], output: str, axis: int | None = None) -> Any:
+    node = _message("Node")
+    node.op_type, node.name = kind, f"{output}/{kind}"
+    node.input.extend(inputs)
+    node.output.append(output)
+    if axis is not None:
+        node.attribute.add(name="axis", i=axis, type=INT)
+    return node
+
+
+def _input(graph: Any, name: str, kind: int, dims: int) -> None:
+    tensor = graph.input.add(name=name).type.tensor_type
+    tensor.elem_type = kind
+    tensor.shape.SetInParent()
+    for _ in range(dims):
+        tensor.shape.dim.add()
 
 
 def _want_positions(graph: Any) -> int:
@@ -166,13 +268,8 @@ def _want_positions(graph: Any) -> int:
         hidden = producers[before.input[0]].input[0]  # exported with prune_lm_head: the last position only, which is not enough here
     place = list(graph.node).index(head)
     head.input[0] = "pilothouse.hidden"
-    gather = _message("Node")
-    gather.op_type, gather.name = "GatherND", "pilothouse.gather"
-    gather.input.extend([hidden, WANTED])
-    gather.output.append("pilothouse.hidden")
-    graph.node.insert(place, gather)
-    wanted = graph.input.add(name=WANTED)
-    wanted.type.tensor_type.elem_type = INT64
+    graph.node.insert(place, _node("GatherND", [hidden, WANTED], "pilothouse.hidden"))
+    _input(graph, WANTED, INT64, 2)
     output.type.tensor_type.ClearField("shape")
     del graph.value_info[:]  # they speak of [batch, length]
     return vocabulary
