@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
 import makers
@@ -137,10 +138,11 @@ OVERHEAD = [
 def prefix() -> Iterator[Opened]:
     """512 tokens that were computed before and 32 new ones, against 544 new ones; and what looking for prefixes costs where there are none."""
     wanted = {f"{name} {way}": _settings(name, prefix_cache=way == "on") for name in KINDS for way in ("on", "off")}
+    turns = count()  # an arm that is measured again asks for other words: it would find those of before
     with _loops(wanted) as loops:
 
         def run(arm: str, seed: int) -> Numbers:
-            chance, loop = random.Random(seed), loops[arm]
+            chance, loop = random.Random(f"{seed} {next(turns)}"), loops[arm]
             numbers = {"mixed": _ask(loop, mixed(seed, 16)).tokens_per_second}
             if arm.endswith("on"):
                 shared = words(chance, 512)
@@ -169,10 +171,11 @@ PREFIX = [
 @contextmanager
 def stall() -> Iterator[Opened]:
     """8 answers, and then a prompt of 2048 tokens: gaps between their tokens while it is computed, and without it."""
+    turns = count()  # as above
     with _loops({name: _settings(name) for name in KINDS}) as loops:
 
         async def beside(loop: Loop, seed: int) -> Numbers:
-            chance, began = random.Random(seed), time.perf_counter()
+            chance, began = random.Random(f"{seed} {next(turns)}"), time.perf_counter()
             stop, going = asyncio.Event(), asyncio.Event()
             times: list[list[float]] = [[] for _ in range(8)]
 

@@ -1,13 +1,12 @@
 """onnxruntime alone on a full batch of answers, everything bound once: what the slots engine can at best be."""
 
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
-from pilothouse.engines import cpu
+from pilothouse.engines import cpu, slots_graph
 
 
 class RawBatch:
@@ -20,10 +19,11 @@ class RawBatch:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
         self._ids = np.full((rows, 1), 1000, np.int64)
-        shapes = {x.name: x.shape for x in self._session.get_inputs() if x.name.startswith("past_key_values.")}
-        self._kv = {name: np.zeros((rows, shape[1], context, _head_size(folder)), np.float32) for name, shape in shapes.items()}
-        vocabulary = next(x.shape[-1] for x in self._session.get_outputs() if x.name == "logits")
-        self._logits = np.empty((rows, 1, vocabulary), np.float32)
+        graph = slots_graph.read(folder)  # for its facts: what runs is the file
+        shape = (rows, graph.kv_heads, context, graph.head_size)
+        names = [x.name for x in self._session.get_inputs() if x.name.startswith("past_key_values.")]
+        self._kv = {name: np.zeros(shape, np.float32) for name in names}
+        self._logits = np.empty((rows, 1, graph.vocabulary), np.float32)
         self._step(1)
 
     def _step(self, length: int) -> None:
@@ -43,7 +43,3 @@ class RawBatch:
         for length in range(begin, begin + steps):
             self._step(length)
         return len(self._ids) * steps / (time.perf_counter() - began)
-
-
-def _head_size(folder: Path) -> int:
-    return int(json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]["head_size"])
