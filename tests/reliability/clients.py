@@ -9,9 +9,10 @@ from typing import Any
 from grpc import StatusCode, aio
 from mlserver.grpc import dataplane_pb2 as pb
 
+from support.refusals import unsent
+
 PATIENCE = 60.0  # seconds for an answer that must come
 CHANNELS = 8
-UNSENT = "Internal error from Core"  # the asyncio client's own words for a call that its closing connection would not take
 SERVICE = "/inference.GRPCInferenceService/"
 MLSERVER = (("pilothouse-stream", "mlserver"),)
 
@@ -246,7 +247,7 @@ def _failed(error: aio.AioRpcError) -> Told:
     code = error.code()
     if code is StatusCode.UNAVAILABLE and "x-request-id" not in trailers:  # the transport's word and not the server's
         raise Refused(error.details()) from None
-    if code is StatusCode.INTERNAL and error.details() == UNSENT and not trailers:
+    if unsent(error):
         raise Refused(error.details()) from None
     return Told(code.name, error=error.details() or "", retry_after=trailers.get("retry-after"))
 
