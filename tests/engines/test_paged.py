@@ -66,9 +66,10 @@ def test_bfloat16_answers_and_promises_less() -> None:
 
 @pytest.mark.parametrize(("company", "pieces"), [(1, 7), (2, 1), (2, 7), (7, 1), (7, 29)])
 def test_logits_are_the_same_to_the_last_bit_in_any_company(company: int, pieces: int) -> None:
-    """One token alone goes through the kernels of several, however a prompt is cut: far past its end, where nothing is sure, a row's logits
-    don't depend on others."""
+    """One token alone, as a warm engine feeds it, goes through the kernels of several, however a prompt is cut: far past its end, where nothing
+    is sure, a row's logits don't depend on others."""
     engine = PagedStep(pocket.FOLDER, threads=2, rows=8, context=512, kv_memory_bytes=64 << 20, prefix_cache=False)
+    engine.warm_up()
     prompt = list(range(100, 130))
 
     def answer(rows: int, piece: int) -> list[Logits]:
@@ -92,6 +93,32 @@ def test_logits_are_the_same_to_the_last_bit_in_any_company(company: int, pieces
     together = answer(1 + company, pieces)
 
     assert [int((a != b).sum()) for a, b in zip(alone, together, strict=True)] == [0] * 61
+
+
+def test_a_lone_token_has_a_companion_only_where_its_bits_need_one() -> None:
+    """Warming up finds out: an answer with companions and one without differ in no bit, or the engine goes on with companions, and says so."""
+    prompt = list(range(100, 150))
+
+    def answer(engine: PagedStep) -> Logits:
+        engine.admit(0, prompt, "")
+        found = [engine.step([Work(0, prompt, 1)]).copy()]
+        for token in range(200, 240):
+            assert engine.extend(0, 1)
+            found.append(engine.step([Work(0, [token], 1)]).copy())
+        return np.concatenate(found)
+
+    cold, warm = make(prefix_cache=False), make(prefix_cache=False)
+    warm.warm_up()
+    said = (cold.describe()["companion"], warm.describe()["companion"])
+    accompanied, as_found = answer(cold), answer(warm)
+    warm.withdraw(0)
+    warm._batch.accompanied = False
+    alone = answer(warm)
+
+    assert said == (True, not np.array_equal(accompanied, alone))
+    assert np.array_equal(accompanied, as_found)
+    cold.close()
+    warm.close()
 
 
 @pytest.mark.parametrize("context", [30, 200])

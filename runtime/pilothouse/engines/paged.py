@@ -181,10 +181,25 @@ class PagedStep:
         prompt = [0] * min(self.tokens_per_step, self.context - 1)
         self._rows.open(0, prompt, "")
         self._compute([Work(0, prompt, 1)])  # the first of all lays the weights out for the kernels
+        self._rows.settle(0)
         opened = [0] + [row for row in range(1, self.rows) if self._rows.open(row, [0], "") is not None]
-        for count in {1, len(opened)}:
-            self._compute([Work(row, [0], 1) for row in opened[:count] if self._rows.reserve(row, 1)])
+        self._compute([Work(row, [0], 1) for row in opened if self._rows.reserve(row, 1)])
+        self._rows.rollback(0, self._rows[0].last)
+        self._batch.accompanied = self.capabilities.exact and not self._alone_as_in_company()
         self._rows = Rows(**self._table)  # nothing of it is anybody's prefix
+
+    def _alone_as_in_company(self) -> bool:
+        """Whether this graph's products give a token the same bits alone as beside another: those of 4-bit weights do, others need not."""
+        for token in (self._vocabulary // 3, 2 * self._vocabulary // 3):
+            if not self._rows.reserve(0, 1):
+                return False
+            answers: list[Logits] = []
+            for self._batch.accompanied in (True, False):
+                answers.append(self._compute([Work(0, [token], 1)]).copy())
+                self._rows.rollback(0, 1)
+            if not np.array_equal(answers[0], answers[1]):
+                return False
+        return True
 
     def describe(self) -> dict[str, Any]:
         """Facts for metadata and the log."""
@@ -200,6 +215,7 @@ class PagedStep:
             "rows": self.rows,
             "context_tokens": self.context,
             "step_tokens": self.tokens_per_step,
+            "companion": self._batch.accompanied,
             "layers": self._layers,
             "vocabulary": self._vocabulary,
             "graph_features": self._features,
@@ -245,10 +261,15 @@ class _Batch:
     The kernels compute the attention of a token that comes alone in another way than that of several, with other last bits. Who else is served
     decides how a prompt is cut and whether a draft is fed, and must not show in an answer: so every token of an answer is a sequence of its own,
     drafts too (the keys and values of a step are all written before any is read), and a prompt's tokens never come alone.
+
+    Answers without a prompt beside them, and fewer than the kernels have threads, would go a third way. A sequence without tokens, the last of
+    every batch, keeps them from it and costs nothing.
     """
 
     def __init__(self, compiled: Any, tokens: int, rows: int, blocks: int, scratch: int) -> None:
         """Room for `rows` rows of `blocks` blocks and `tokens` tokens; `scratch` is the block of no row."""
+        self.accompanied = True
+        """Whether a token that is alone in its step needs another beside it: products of one row may have other last bits than those of several."""
         self._scratch = scratch
         self._ports = {name: next(x for x in compiled.inputs if x.get_any_name() == name) for name in paged_graph.FEEDS}
         self._longest = np.empty((), np.int32)
@@ -260,16 +281,15 @@ class _Batch:
     def _make(self, tokens: int) -> None:
         tokens = max(2, tokens)
         self._ids, self._positions, self._wanted = (np.empty(tokens, np.int64) for _ in range(3))
-        self._begins, self._block_begins = (np.zeros(tokens + 1, np.int32) for _ in range(2))
-        self._past = np.empty(tokens, np.int32)
+        self._begins, self._block_begins = (np.zeros(tokens + 2, np.int32) for _ in range(2))
+        self._past = np.empty(tokens + 1, np.int32)
 
     def fill(self, work: Sequence[Work], rows: Rows) -> int:
         """Lay `work`, whose tokens are in `rows` already, out for the kernels; answers how many logits are wanted.
 
-        One token alone would go through other kernels than several, with other last bits; so it gets a companion, in a block of nobody's,
-        and one wanted position is asked for twice: a row's answer is the same in any company (docs/engines.md says what that costs). A token of a
-        prompt that comes alone takes its neighbour along: the one before, with the same keys and values again, or where that is others', the
-        one after, ahead of its turn.
+        A token of a prompt that comes alone takes its neighbour along: the one before, with the same keys and values again, or where that is
+        others', the one after, ahead of its turn. A companion to a whole step's only token, where it needs one, lies in a block of nobody's,
+        and one wanted position is asked for twice.
         """
         total = sum(max(2, len(item.tokens)) for item in work)
         if total > len(self._ids):
@@ -300,12 +320,16 @@ class _Batch:
             wanted += item.wanted
             longest = max(longest, end)
         self._longest[()] = longest
-        if at == 1:
+        if at == 1 and self.accompanied:
             self._ids[1] = self._positions[1] = self._past[1] = 0
             self._blocks[blocks] = self._scratch
             at, blocks, sequences = 2, blocks + 1, 2
             self._begins[2], self._block_begins[2] = at, blocks
-        if wanted == 1:
+        self._past[sequences] = 0
+        sequences += 1
+        self._begins[sequences], self._block_begins[sequences] = at, blocks
+        twice = wanted == 1 and self.accompanied
+        if twice:
             self._wanted[1] = self._wanted[0]
         self._fed = {
             "input_ids": self._ids[:at],
@@ -314,7 +338,7 @@ class _Batch:
             "subsequence_begins": self._begins[: sequences + 1],
             "block_indices": self._blocks[:blocks],
             "block_indices_begins": self._block_begins[: sequences + 1],
-            "wanted": self._wanted[: 2 if wanted == 1 else wanted],
+            "wanted": self._wanted[: 2 if twice else wanted],
             "max_context_len": self._longest,
         }
         return wanted
