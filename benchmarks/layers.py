@@ -1,16 +1,22 @@
 """What each layer of serving costs over the bare engine loop: text, OpenAI's SSE, V2's REST stream and gRPC's stream.
 
-    scripts/bench-layers [--model FOLDER | pocket | scripted:MILLISECONDS] [--clients 1 8 32] [--blocks 5] [--json FILE]
+    scripts/bench-layers [--model FOLDER | pocket | scripted:MILLISECONDS] [--clients 1 8 32] [--tokens 48 192] [--blocks 5] [--json FILE]
 
-A bare loop and a server use the same engine in one process, in turn, and every arm answers as many prompts of the same length with the same number of
-tokens. Blocks go through the arms in turn and back (ABBA), so that a neighbour on the machine hits all of them; ratios are of one block. The time
-to the first token is compared with a bare loop that gets the same requests in the same seconds: prompts that come together wait for each other,
-in any layer. CPU time is that of the server's process, the bare loop's subtracted. `others` is the CPU that none of our processes used: where it is high, the numbers
-are the neighbours'.
+A bare loop and a server use the same engine in one process, in turn. Blocks go through the arms in turn and back (ABBA), so that a neighbour on
+the machine hits all of them; ratios are of one block.
+
+Tokens a second and CPU time are of closed loops: each client asks again as soon as its answer ends. CPU time is that of the server's process, the
+bare loop's subtracted; with two lengths of answers it is parted into what a request costs and what each token of it adds.
+
+The time to the first token is of arrivals that are fixed in advance (Poisson, as many a second as the bare closed loop answered), the same for an
+arm and, right after it, for the bare loop: who asks again when an answer ends comes just after a step began, and waits for all of it.
+
+`others` is the CPU that none of our processes used: where it is high, the numbers are the neighbours'.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import platform
@@ -31,6 +37,7 @@ from pilothouse.chat.tokenizer import Tokenizer
 
 ARMS = ("bare loop", "+ text", "+ OpenAI SSE", "+ V2 REST stream", "+ gRPC stream")
 FIRST_WORD, LAST_WORD = 300, 2000  # ids between are whole words in every model used here
+LEAST_ARRIVALS = 24
 
 
 class Child:
@@ -79,37 +86,37 @@ def busy() -> float:
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int, replay: bool) -> dict[str, float]:
-    """One measurement of one arm; the bare loop's after it, on the arm's schedule, where `replay`."""
-    command = {"requests": asks, "clients": clients}
+def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int, arrivals: list[float] | None = None) -> dict[str, float]:
+    """One measurement of one arm, in a closed loop of so many clients, or at fixed arrivals."""
+    command = {"requests": asks, "clients": clients, "arrivals": arrivals}
     ours, all_of, began = time.process_time(), busy(), time.perf_counter()
-    if arm == "bare loop":
-        told = served.ask({**command, "bare": True})
-    elif arm == "+ text":
-        told = served.ask(command)
+    if arm in ("bare loop", "+ text"):
+        told = served.ask({**command, "bare": arm == "bare loop"})
     else:
         cpu = served.ask("cpu")
         sent = time.perf_counter()
         if arm == "+ gRPC stream":
-            times = asyncio.run(over_grpc(served.greeting["grpc"], asked, asks, clients))
+            times = asyncio.run(over_grpc(served.greeting["grpc"], asked, asks, clients, arrivals))
         else:
-            times = asyncio.run(over_http(served.greeting["rest"], asked, "chat" if "SSE" in arm else "v2", asks, clients))
+            times = asyncio.run(over_http(served.greeting["rest"], asked, "chat" if "SSE" in arm else "v2", asks, clients, arrivals))
         told = {"seconds": time.perf_counter() - sent, "times": times, "cpu": served.ask("cpu") - cpu}
     wall, tokens = time.perf_counter() - began, sum(tokens for _, tokens in asks)
     client = time.process_time() - ours
     others = max(0.0, busy() - all_of - told["cpu"] - client)
-    found = {
+    return {
         "tokens_per_second": tokens / told["seconds"],
+        "requests_per_second": len(asks) / told["seconds"],
         "ttft_p50_ms": median_ms(told["times"]),
         "cpu_us_per_token": told["cpu"] / tokens * 1e6,
         "client_cpu_share": client / wall,
         "others_cpu_share": others / wall,
     }
-    if replay:
-        earliest = min(sent for sent, _ in told["times"])
-        again = served.ask({**command, "bare": True, "arrivals": sorted(sent - earliest for sent, _ in told["times"])})
-        found["ttft_over_bare_ms"] = found["ttft_p50_ms"] - median_ms(again["times"])
-    return found
+
+
+def poisson(count: int, rate: float, seed: int) -> list[float]:
+    """Seconds at which so many requests come, `rate` a second on average."""
+    chance = random.Random(seed)
+    return list(itertools.accumulate(chance.expovariate(rate) for _ in range(count)))
 
 
 def median_ms(times: list[tuple[float, float]]) -> float:
@@ -120,25 +127,42 @@ def median_ms(times: list[tuple[float, float]]) -> float:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Every arm, at every number of clients, in every block."""
     tokenizer = Tokenizer.from_folder(folder_of(args.model))
-    rows = args.rows or max(args.clients)
-    served = Child(args.model, rows)
-    found = []
+    served = Child(args.model, args.rows or max(args.clients) * (2 if args.arrivals else 1))
+    found, rates = [], dict[int, float]()
     try:
         asked = Asked(served.greeting["model"])
         asked.grpc("its messages are imported here", 1)
         for block in range(-1, args.blocks):  # one before the first, to warm up
             for clients in args.clients:
-                for arm in ARMS if block % 2 == 0 else reversed(ARMS):
+                for arm in ARMS if block % 2 == 0 or block < 0 else reversed(ARMS):
                     seed = (block + 1) * 10_000 + clients * 10 + ARMS.index(arm)
-                    asks = requests(tokenizer, clients * args.requests, args.words, args.tokens, seed)
-                    told = run(arm, served, asked, asks, clients, args.replay)
+                    told: dict[str, Any] = {"block": block, "clients": clients, "arm": arm}
+                    for tokens in args.tokens:
+                        count = max(clients, clients * args.requests * args.tokens[0] // tokens)
+                        asks = requests(tokenizer, count, args.words, tokens, seed + tokens * 100_000)
+                        of_length = run(arm, served, asked, asks, clients)
+                        told |= {name: value for name, value in of_length.items() if name not in told}  # the first length's
+                        told.setdefault("cpu_us_per_token_of", {})[tokens] = of_length["cpu_us_per_token"]
+                    rates.setdefault(clients, told["requests_per_second"])
+                    if args.arrivals and arm != ARMS[0] and block >= 0:
+                        told["ttft_over_bare_ms"] = over_bare(arm, served, asked, args, tokenizer, clients, rates[clients], seed)
                     if block >= 0:
-                        found.append({"block": block, "clients": clients, "arm": arm, **told})
+                        found.append(told)
             if block >= 0:
                 print(f"block {block + 1} of {args.blocks}", file=sys.stderr, flush=True)
     finally:
         served.end()
     return found
+
+
+def over_bare(
+    arm: str, served: Child, asked: Asked, args: argparse.Namespace, tokenizer: Tokenizer, clients: int, rate: float, seed: int
+) -> float:
+    """How much later an arm's first tokens come than the bare loop's, at the same arrivals: the difference of medians, ms."""
+    count = max(LEAST_ARRIVALS, clients * args.requests)
+    asks, arrivals = requests(tokenizer, count, args.words, args.tokens[0], seed + 1), poisson(count, rate, seed)
+    late, soon = (run(one, served, asked, asks, clients, arrivals)["ttft_p50_ms"] for one in (arm, ARMS[0]))
+    return late - soon
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -163,20 +187,39 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
             if "ttft_over_bare_ms" in mine[0][0]:
                 row["ttft_over_bare_ms"] = spread([one["ttft_over_bare_ms"] for one, _ in mine])
+            if len(mine[0][0]["cpu_us_per_token_of"]) > 1:
+                parts = [parted(one["cpu_us_per_token_of"], bare["cpu_us_per_token_of"]) for one, bare in mine]
+                row["cpu_us_of_a_request"], row["cpu_us_of_a_token"] = (spread(list(part)) for part in zip(*parts, strict=True))
             rows.append(row)
     return rows
 
 
+def parted(over: dict[int, float], bare: dict[int, float]) -> tuple[float, float]:
+    """CPU over the bare loop, microseconds: of a request, and of each token of its answer. Of the shortest and the longest answers, a straight line."""
+    short, long = min(over), max(over)
+    requests = {tokens: (over[tokens] - bare[tokens]) * tokens for tokens in (short, long)}
+    token = (requests[long] - requests[short]) / (long - short)
+    return requests[short] - token * short, token
+
+
+COLUMNS = (
+    ("of_bare", "of bare", "{:.3f}"),
+    ("ttft_over_bare_ms", "TTFT over bare, ms", "{:+.1f}"),
+    ("cpu_us_over_bare", "CPU us/token", "{:.0f}"),
+    ("cpu_us_of_a_request", "CPU us of a request", "{:.0f}"),
+    ("cpu_us_of_a_token", "and of its token", "{:.0f}"),
+)
+
+
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        f"{'clients':>7}  {'arm':<17} {'tokens/s':>9}  {'of bare':>22}  {'TTFT over bare, ms':>24}  {'CPU us/token':>22}  client  others"
-    ]
+    columns = [column for column in COLUMNS if column[0] in rows[-1]]
+    lines = [f"{'clients':>7}  {'arm':<17} {'tokens/s':>9}  {'  '.join(f'{title:>24}' for _, title, _ in columns)}  client  others"]
     for row in rows:
         told = [f"{row['clients']:>7}  {row['arm']:<17} {row['tokens_per_second']['median']:9.1f}"]
-        for name, form, width in (("of_bare", "{:.3f}", 22), ("ttft_over_bare_ms", "{:+.1f}", 24), ("cpu_us_over_bare", "{:.0f}", 22)):
+        for name, _, form in columns:
             value = row.get(name) if row["arm"] != ARMS[0] else None
             text = f"{form} ({form} to {form})".format(value["median"], value["least"], value["most"]) if value else ""
-            told.append(f"{text:>{width}}")
+            told.append(f"{text:>24}")
         told.append(f"{row['client_cpu_share']['median']:6.0%}  {row['others_cpu_share']['median']:6.0%}")
         lines.append("  ".join(told))
     return "\n".join(lines)
@@ -186,14 +229,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench-layers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pocket", help="a model's folder, pocket, or scripted:MILLISECONDS of a step (default: pocket)")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--rows", type=int, default=0, help="the engine's rows (default: the most clients)")
-    parser.add_argument("--tokens", type=int, default=64, help="of an answer, on average")
+    parser.add_argument("--rows", type=int, default=0, help="the engine's rows (default: the most clients, and twice that for arrivals)")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=[64], help="of an answer, on average; two lengths part what CPU goes where"
+    )
     parser.add_argument("--words", type=int, default=32, help="of each prompt")
     parser.add_argument("--requests", type=int, default=4, help="of each client in each measurement")
     parser.add_argument("--blocks", type=int, default=5)
-    parser.add_argument(
-        "--no-replay", dest="replay", action="store_false", help="no bare loop on each arm's schedule, and no time to the first token"
-    )
+    parser.add_argument("--no-arrivals", dest="arrivals", action="store_false", help="no fixed arrivals, and no time to the first token")
     parser.add_argument("--json", type=Path, help="write everything there")
     args = parser.parse_args()
     found = measure(args)

@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from streams import Request
+from streams import Request, send
 
 from pilothouse import settings as settings_room
 from pilothouse.answering import Answerer
@@ -127,21 +127,20 @@ class Text:
         assert loaded.tokenizer is not None
         self.answerer = Answerer(loaded.engine, loaded.tokenizer, loaded.template, check=lambda request: None)
 
-    async def run(self, requests: list[Request], clients: int) -> dict[str, Any]:
-        queue, times, began, cpu = deque(requests), list[tuple[float, float]](), time.perf_counter(), time.process_time()
+    async def run(self, requests: list[Request], clients: int, arrivals: list[float] | None = None) -> dict[str, Any]:
+        times, began, cpu = list[tuple[float, float]](), time.perf_counter(), time.process_time()
 
-        async def client() -> None:
-            while queue:
-                prompt, tokens = queue.popleft()
-                request = ChatRequest((Message("user", prompt),), temperature=0.0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True)
-                sent, first = time.perf_counter(), True
-                async for chunk in self.answerer.stream(request):
-                    if first:
-                        times.append((sent, time.perf_counter()))
-                        first = False
-                    assert chunk.usage is None or chunk.usage.completion_tokens == tokens
+        async def one(asked: Request) -> None:
+            prompt, tokens = asked
+            request = ChatRequest((Message("user", prompt),), temperature=0.0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True)
+            sent, first = time.perf_counter(), True
+            async for chunk in self.answerer.stream(request):
+                if first:
+                    times.append((sent, time.perf_counter()))
+                    first = False
+                assert chunk.usage is None or chunk.usage.completion_tokens == tokens
 
-        await asyncio.gather(*[client() for _ in range(clients)])
+        await send(requests, clients, arrivals, one)
         return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "times": times}
 
 

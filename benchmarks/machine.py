@@ -52,7 +52,7 @@ def _busy() -> float:
 
 
 def _ours(root: int) -> float:
-    """CPU seconds of `root`, its descendants that live, and the children of this process that have ended."""
+    """CPU seconds of `root`, its descendants that live, and those of their children that have ended and were waited for."""
     parents, used = {}, {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -61,14 +61,13 @@ def _ours(root: int) -> float:
             except OSError:
                 continue
             parents[int(folder.name)] = int(fields[1])
-            used[int(folder.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            used[int(folder.name)] = sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
     family, grown = {root}, True
     while grown:
         more = {child for child, parent in parents.items() if parent in family} - family
         grown = bool(more)
         family |= more
-    ended = os.times()
-    return sum(used.get(one, 0.0) for one in family) + ended.children_user + ended.children_system
+    return sum(used.get(one, 0.0) for one in family)
 
 
 class Watch:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from grpc import aio
@@ -83,37 +84,68 @@ class Connection(asyncio.Protocol):
         return sent, self.first
 
 
-async def over_http(url: str, asked: Asked, way: str, requests: list[Request], clients: int) -> list[tuple[float, float]]:
-    """Every request, by `clients` at once; when each was sent, and when its first event came."""
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    queue, times = deque(requests), list[tuple[float, float]]()
-    loop = asyncio.get_running_loop()
+async def send(
+    requests: Sequence[Request], clients: int, arrivals: Sequence[float] | None, one: Callable[[Request], Awaitable[None]]
+) -> None:
+    """Do `one` for every request: each of `clients` the next as soon as its last is done; or each at its second of `arrivals`, whoever runs."""
+    queue, began = deque(requests), time.perf_counter()
 
     async def client() -> None:
-        transport, connection = await loop.create_connection(Connection, host, int(port))
         while queue:
-            prompt, tokens = queue.popleft()
-            times.append(await connection.ask(*getattr(asked, way)(prompt, tokens), tokens))
-        transport.close()
+            await one(queue.popleft())
 
-    await asyncio.gather(*[client() for _ in range(clients)])
+    async def at(second: float, request: Request) -> None:
+        await asyncio.sleep(began + second - time.perf_counter())
+        await one(request)
+
+    if arrivals is None:
+        await asyncio.gather(*[client() for _ in range(clients)])
+    else:
+        await asyncio.gather(*[at(*both) for both in zip(arrivals, requests, strict=True)])
+
+
+async def over_http(
+    url: str, asked: Asked, way: str, requests: Sequence[Request], clients: int, arrivals: Sequence[float] | None = None
+) -> list[tuple[float, float]]:
+    """Every request; when each was sent, over a connection that was there, and when its first event came."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    times: list[tuple[float, float]] = []
+    opened: list[asyncio.Transport] = []
+
+    async def connected() -> Connection:
+        transport, connection = await asyncio.get_running_loop().create_connection(Connection, host, int(port))
+        opened.append(transport)
+        return connection
+
+    free = [await connected() for _ in range(clients if arrivals is None else 2 * clients + 8)]
+
+    async def one(request: Request) -> None:
+        prompt, tokens = request
+        connection = free.pop() if free else await connected()
+        times.append(await connection.ask(*getattr(asked, way)(prompt, tokens), tokens))
+        free.append(connection)
+
+    await send(requests, clients, arrivals, one)
+    for transport in opened:
+        transport.close()
     return times
 
 
-async def over_grpc(address: str, asked: Asked, requests: list[Request], clients: int) -> list[tuple[float, float]]:
+async def over_grpc(
+    address: str, asked: Asked, requests: Sequence[Request], clients: int, arrivals: Sequence[float] | None = None
+) -> list[tuple[float, float]]:
     """The same over ModelStreamInfer. Messages are not parsed."""
-    queue, times = deque(requests), list[tuple[float, float]]()
+    times: list[tuple[float, float]] = []
     async with aio.insecure_channel(address) as channel:
         call = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
 
-        async def client() -> None:
-            while queue:
-                sent, first, last = time.perf_counter(), 0.0, b""
-                async for data in call(iter([asked.grpc(*queue.popleft())])):
-                    first, last = first or time.perf_counter(), data
-                if b"completion_tokens" not in last:
-                    raise ValueError(f"not a whole answer: {last[-500:]!r}")
-                times.append((sent, first))
+        async def one(request: Request) -> None:
+            sent, first, last = time.perf_counter(), 0.0, b""
+            async for data in call(iter([asked.grpc(*request)])):
+                first, last = first or time.perf_counter(), data
+            if b"completion_tokens" not in last:
+                raise ValueError(f"not a whole answer: {last[-500:]!r}")
+            times.append((sent, first))
 
-        await asyncio.gather(*[client() for _ in range(clients)])
+        await send(requests, clients, arrivals, one)
     return times

@@ -44,9 +44,10 @@ def _child(script: str, *arguments: str) -> Told:
 
 def layers(full: bool) -> Told:
     """S7."""
-    clients, blocks = ("--clients", "1", "8", "32", "--tokens", "48"), "5" if full else "2"
-    sliced = _child("layers.py", "--model", str(makers.model("onnx")), *clients, "--blocks", blocks, "--requests", "2", "--no-replay")
-    fixed = _child("layers.py", "--model", f"scripted:{STEP_MS}", *clients, "--blocks", "5", "--requests", "8")
+    clients, blocks = ("--clients", "1", "8", "32"), "5" if full else "2"
+    model, tokens = str(makers.model("onnx")), ("--tokens", "48")
+    sliced = _child("layers.py", "--model", model, *clients, *tokens, "--blocks", blocks, "--requests", "2", "--no-arrivals")
+    fixed = _child("layers.py", "--model", f"scripted:{STEP_MS}", *clients, *tokens, "192", "--blocks", blocks, "--requests", "8")
     return {"rows": sliced["rows"], "fixed": fixed["rows"]}
 
 
@@ -63,14 +64,14 @@ def _start(name: str, hot: bool) -> Told:
     one = served.server(name, rows=16, threads=cpu.threads())
     if not hot:
         _forget(makers.model(one.recipe.weights))
-    with machine.Watch() as watch:
-        try:
+    try:
+        with machine.Watch() as watch:  # not the end: what a server leaves behind has no parent then, and counts as a neighbour
             one.start()
             first, again = (drive(one.target, unlike(seed, 1, 16, 1), 1).answers[0] for seed in (1, 2))
-        except SystemExit as error:
-            return {"hot": hot, "others": 0.0, "failed": str(error)}
-        finally:
-            one.stop()
+    except SystemExit as error:
+        return {"hot": hot, "others": 0.0, "failed": str(error)}
+    finally:
+        one.stop()
     told = {"hot": hot, "ready": one.ready_seconds, "first": first.e2e, "again": again.e2e, "failed": first.failure}
     return told | {"others": watch.others}
 
