@@ -61,7 +61,7 @@ def _layer(kind: str, metric: str, worst: Callable[[Sequence[float]], float]) ->
         if not rows:
             return None
         row: Numbers = next(row for row in rows if row["median"] == worst([one["median"] for one in rows]))
-        return Range(row["median"], row["least"], row["most"], 2)
+        return Range(row["median"], row["least"], row["most"], 1 if row["least"] == row["most"] else 2)
 
     return read
 

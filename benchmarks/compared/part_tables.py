@@ -12,6 +12,9 @@ BARE = "bare loop"
 
 
 def _range(told: Told, form: str = "{:.3g}") -> str:
+    """A median and its range; of one block the value alone."""
+    if told["least"] == told["most"]:
+        return form.format(told["median"])
     return f"{form} ({form} to {form})".format(told["median"], told["least"], told["most"])
 
 
@@ -24,12 +27,13 @@ def layers(told: Told) -> list[str]:
     lines += [
         "", "The same with an engine that computes nothing and takes 5 ms for a step (`--model scripted:5`): here the layers are all that differs. The",
         "time to the first token is of arrivals fixed in advance, over that of a bare loop that gets the same ones; CPU is the server's, the bare",
-        "loop's subtracted, parted by answers of 48 and of 192 tokens into what a request costs and what each token of its answer adds.", "",
+        "loop's subtracted, parted by answers of 48 and of 192 tokens into what a request costs and what each token of its answer adds. With one client every",
+        "token wakes the server up by itself, and what the request costs drowns in that.", "",
         "| clients | arm | TTFT over bare, ms | CPU over bare of a request, us | of each of its tokens, us |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for row in told.get("fixed", ()):
         if row["arm"] != BARE:
-            cells = [_range(row[name]) for name in ("ttft_over_bare_ms", "cpu_us_of_a_request", "cpu_us_of_a_token")]
+            cells = [_range(row["ttft_over_bare_ms"]), *(_range(row[f"cpu_us_of_a_{part}"], "{:.0f}") for part in ("request", "token"))]
             lines.append(f"| {row['clients']} | {row['arm']} | {' | '.join(cells)} |")
     return lines
 

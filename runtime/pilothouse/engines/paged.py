@@ -185,7 +185,8 @@ class PagedStep:
         opened = [0] + [row for row in range(1, self.rows) if self._rows.open(row, [0], "") is not None]
         self._compute([Work(row, [0], 1) for row in opened if self._rows.reserve(row, 1)])
         self._rows.rollback(0, self._rows[0].last)
-        self._batch.accompanied = self.capabilities.exact and not self._alone_as_in_company()
+        alike = self._alone_as_in_company()
+        self._batch.accompanied = self.capabilities.exact and not alike
         self._rows = Rows(**self._table)  # nothing of it is anybody's prefix
 
     def _alone_as_in_company(self) -> bool:
