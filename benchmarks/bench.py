@@ -82,9 +82,10 @@ def run(args: argparse.Namespace) -> int:
         field.close()
         for name in [one for one in wanted if one in PARTS]:
             say(f"{name}: {PARTS[name][0]}")
+            date = machine.today()
             with machine.Watch() as watch:
                 told = PARTS[name][1](args.full)
-            note(args.results, mode, {name: {"others": watch.others, **told}})
+            note(args.results, mode, {name: {"date": date, "others": watch.others, **told}})
     except (Stopped, KeyboardInterrupt):
         say("stopped; what was measured is kept")
         return 130

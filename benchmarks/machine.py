@@ -15,6 +15,11 @@ from pilothouse.engines import cpu
 VOID = 0.15  # of the machine: a block in which others had more of it is measured again, and marked where that doesn't help
 
 
+def today() -> str:
+    """The date, as 2026-11-29, in UTC."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
 def facts() -> dict[str, Any]:
     """CPU, features, cores, kernel, date."""
     return {

@@ -54,7 +54,7 @@ def _single(values: Sequence[float]) -> Range | None:
 
 
 def _layer(kind: str, metric: str, worst: Callable[[Sequence[float]], float]) -> Callable[[Found, Parts], Range | None]:
-    """OpenAI's SSE over the bare loop, at the number of clients where it is worst."""
+    """OpenAI's SSE over the bare loop, at the number of clients whose median `worst` chooses, of those that grow."""
 
     def read(found: Found, parts: Parts) -> Range | None:
         rows = [row[metric] for row in parts.get("S7", {}).get(kind, ()) if row["arm"] == "+ OpenAI SSE"]
@@ -64,6 +64,11 @@ def _layer(kind: str, metric: str, worst: Callable[[Sequence[float]], float]) ->
         return Range(row["median"], row["least"], row["most"], 1 if row["least"] == row["most"] else 2)
 
     return read
+
+
+def _last(medians: Sequence[float]) -> float:
+    """That of the most clients."""
+    return medians[-1]
 
 
 def _hot(parts: Parts, name: str) -> list[Mapping[str, Any]]:
@@ -98,7 +103,7 @@ GOALS = (
     Goal("G2", "TTFT p50 at half the load over og.Engine's", 1 / 3, _beside("S3", "50%", "ttft_p50", "og.Engine"), at_least=False),
     Goal("G3", "tokens/s of OpenAI's SSE over the bare loop, at its worst number of clients", 0.98, _layer("rows", "of_bare", min)),
     Goal("G3", "TTFT p50 of OpenAI's SSE over the bare loop, ms, at its worst", 2.0, _layer("fixed", "ttft_over_bare_ms", max), at_least=False),
-    Goal("G3", "CPU of a streamed token of OpenAI's SSE over the bare loop's, us, at 32 clients", 30.0, _layer("fixed", "cpu_us_of_a_token", min), at_least=False),
+    Goal("G3", "CPU of a streamed token of OpenAI's SSE over the bare loop's, us, at 32 clients", 30.0, _layer("fixed", "cpu_us_of_a_token", _last), at_least=False),
     Goal("G4", "tokens/s at 16 clients over mlflow models serve as it comes", 3.0, _beside("S2", FULL, RATE, "mlflow stock")),
     Goal("G4", "tokens/s at 16 clients over mlflow models serve with all threads", 2.0, _beside("S2", FULL, RATE, "mlflow")),
     Goal("G4", "TTFT p50 at 16 clients over mlflow models serve's", 0.05, _beside("S2", FULL, "ttft_p50", "mlflow"), at_least=False),

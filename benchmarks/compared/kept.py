@@ -14,7 +14,8 @@ FOLDER = Path(__file__).parents[1] / "results" / "bench"
 
 @dataclass
 class Measured:
-    """One run of one arm at one point. `others`: the share of the machine that was not ours; `failed`: why it does not count."""
+    """One run of one arm at one point. `others`: the share of the machine that was not ours; `failed`: why it does not count;
+    `date`: of its start, as 2026-11-29."""
 
     point: str
     arm: str
@@ -24,6 +25,7 @@ class Measured:
     client_cpu: float
     failed: str = ""
     answers: list[Answer] = field(default_factory=list)
+    date: str = ""
 
 
 def save(folder: Path, scenario: str, runs: list[Measured]) -> None:

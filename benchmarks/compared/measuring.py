@@ -74,10 +74,11 @@ def run_point(one: Arm, point: Point, seed: int, block: int, best: float, label:
         if point.rate_share is not None:
             requests = poisson(requests, point.rate_share * best, seed)
         progress = Progress(len(requests), label=label)
+        date = machine.today()
         with machine.Watch() as watch:
             run: Run = one.ask(requests, point.clients, progress)
         progress.close()
-        told = Measured(point.label, one.name, block, seed, round(watch.others, 4), round(run.cpu, 4), verdict(run), run.answers)
+        told = Measured(point.label, one.name, block, seed, round(watch.others, 4), round(run.cpu, 4), verdict(run), run.answers, date)
         if run.interrupted:
             raise Stopped
         if found is None or told.others < found.others:

@@ -1,7 +1,7 @@
 """docs/benchmarks.md and its plots, made from what is kept: no figure is on the page that is not in a file beside it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +75,21 @@ def _first(scenario: Scenario) -> str:
 
 
 def quality(runs: Sequence[Measured]) -> str:
-    """What stands beside a table: how many blocks, what neighbours had, what the client used, what was late."""
+    """What stands beside a table: when it was measured, in how many blocks, what neighbours had, what the client used, what was late."""
     others = spread([run.others for run in runs])
     client = max(run.client_cpu for run in runs)
     late = sum(one.sent - one.due > 0.005 for run in runs for one in run.answers)
     count, blocks = sum(len(run.answers) for run in runs), len({run.block for run in runs})
     return (
-        f"{blocks} block{'s' if blocks > 1 else ''}, {count} requests; others had {others.median:.0%} of the machine (at most {others.most:.0%}), "
+        f"{_when(run.date for run in runs)}{blocks} block{'s' if blocks > 1 else ''}, {count} requests; others had {others.median:.0%} of the machine (at most {others.most:.0%}), "
         f"the client at most {client:.1%} of a core; {late} requests were sent late."
     )
+
+
+def _when(dates: Iterable[str]) -> str:
+    """The days of what stands together, to begin a line with; nothing where none is known."""
+    days = sorted({date for date in dates if date})
+    return f"{' and '.join(dict.fromkeys((days[0], days[-1])))}: " if days else ""
 
 
 def goals(found: Found, parts: Mapping[str, Any], features: Sequence[str], reasons: Mapping[str, str]) -> list[str]:
@@ -151,7 +157,7 @@ def make(folder: Path = kept.FOLDER, page: Path = PAGE, write_plot: Callable[[Pa
     for name, (title, _) in PARTS.items():
         told += [f"## {name}. {title}", ""]
         if name in parts:
-            told += [*TABLES[name](parts[name]), "", f"Others had {parts[name]['others']:.0%} of the machine meanwhile.", ""]
+            told += [*TABLES[name](parts[name]), "", f"{_when([parts[name].get('date', '')])}others had {parts[name]['others']:.0%} of the machine meanwhile.", ""]
         else:
             told += ["Not measured yet.", ""]
     page.write_text("\n".join(told).rstrip() + "\n")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ from compared.plots import Plot, drawn
 from compared.scenarios import SCENARIOS
 
 PLOT = Plot("a < b", "clients", "tokens/s", ["1", "4"], {"ours": [("1", 30.0), ("4", 90.0)], "theirs": [("1", 20.0)], "nobody": []})
+DATES = ("2026-11-28", "2026-11-29")
 
 
 def answered(number: int, rate: float, tokens: int = 5) -> Answer:
@@ -27,7 +29,7 @@ def runs(rate: float, other: float) -> list[Measured]:
     told = []
     for block in (0, 1):
         told += [
-            Measured("1 client", arm, block, block, 0.01, 0.02, failed, [] if failed else [answered(0, speed * (1 + block / 10))])
+            Measured("1 client", arm, block, block, 0.01, 0.02, failed, [] if failed else [answered(0, speed * (1 + block / 10))], DATES[block])
             for arm, speed, failed in (("pilothouse", rate, ""), ("llama.cpp", other, ""), ("mlserver", 1.0, "status 500"))
         ]
     return told
@@ -58,6 +60,14 @@ def test_what_is_kept_comes_back_and_is_the_same_bytes(tmp_path: Path) -> None:
     kept.save(tmp_path, "S2", back)
     assert (tmp_path / "S2.jsonl.gz").read_bytes() == before
     assert len(gzip.decompress(before).splitlines()) == 6 + 4
+
+
+def test_a_table_says_when_it_was_measured() -> None:
+    """The first day and the last of its runs; nothing for runs that were kept without one."""
+    told = runs(40, 20)
+    assert page.quality(told).startswith("2026-11-28 and 2026-11-29: 2 blocks, 4 requests; ")
+    assert page.quality(told[:3]).startswith("2026-11-28: 1 block, 2 requests; ")
+    assert page.quality([replace(run, date="") for run in told]).startswith("2 blocks, 4 requests; ")
 
 
 def test_a_ratio_is_of_one_block_and_a_failed_run_has_none() -> None:
