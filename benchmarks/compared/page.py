@@ -96,12 +96,14 @@ def goals(found: Found, parts: Mapping[str, Any], features: Sequence[str], reaso
     lines = ["| | goal | wanted | here | met | why not |", "|---|---|---|---|---|---|"]
     int8 = bool({"vnni", "amx"} & set(features))
     for goal in GOALS:
+        if goal.needs == "amx" and "amx" not in features:
+            continue
         told = goal.read(found, parts)
         wanted = f"{'at least' if goal.at_least else 'at most'} {goal.goal:.3g}"
         if told is None:
             lines.append(f"| {goal.id} | {goal.text} | {wanted} | not measured | | {reasons.get(goal.text, '')} |")
             continue
-        word = "not promised here" if goal.needs and not int8 else "yes" if goal.met(told) else "NO"
+        word = "not promised here" if goal.needs == "int8" and not int8 else "yes" if goal.met(told) else "NO"
         lines.append(f"| {goal.id} | {goal.text} | {wanted} | {told} | {word} | {'' if goal.met(told) else reasons.get(goal.text, '')} |")
     return lines
 
@@ -157,7 +159,12 @@ def make(folder: Path = kept.FOLDER, page: Path = PAGE, write_plot: Callable[[Pa
     for name, (title, _) in PARTS.items():
         told += [f"## {name}. {title}", ""]
         if name in parts:
-            told += [*TABLES[name](parts[name]), "", f"{_when([parts[name].get('date', '')])}others had {parts[name]['others']:.0%} of the machine meanwhile.", ""]
+            told += [
+                *TABLES[name](parts[name]),
+                "",
+                f"{_when([parts[name].get('date', '')])}others had {parts[name]['others']:.0%} of the machine meanwhile.",
+                "",
+            ]
         else:
             told += ["Not measured yet.", ""]
     page.write_text("\n".join(told).rstrip() + "\n")

@@ -29,7 +29,9 @@ def runs(rate: float, other: float) -> list[Measured]:
     told = []
     for block in (0, 1):
         told += [
-            Measured("1 client", arm, block, block, 0.01, 0.02, failed, [] if failed else [answered(0, speed * (1 + block / 10))], DATES[block])
+            Measured(
+                "1 client", arm, block, block, 0.01, 0.02, failed, [] if failed else [answered(0, speed * (1 + block / 10))], DATES[block]
+            )
             for arm, speed, failed in (("pilothouse", rate, ""), ("llama.cpp", other, ""), ("mlserver", 1.0, "status 500"))
         ]
     return told
