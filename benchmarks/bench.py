@@ -2,7 +2,7 @@
 
 scripts/bench [run] [S1 ... S11] [--full] [--blocks N] [--arms NAME ...] [--add]
 scripts/bench load URL ...     the load client alone
-scripts/bench page             write docs/benchmarks.md from what is kept
+scripts/bench page             write docs/benchmarks.md and a page for each kind of machine from what is kept
 scripts/bench compare OLD      every ratio that moved by more than 5% since the results in the folder OLD; exit code 1 where one is worse
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import machine
 import makers
 from client import command
-from compared import kept, page, ratios
+from compared import kept, overview, page, ratios
 from compared.measuring import Field, Stopped, measure, say
 from compared.parts import PARTS
 from compared.scenarios import SCENARIOS
@@ -93,9 +93,17 @@ def run(args: argparse.Namespace) -> int:
         field.close()
         if kept.facts(args.results):
             note(args.results, mode, field=field)
-            if args.results == kept.FOLDER:
-                page.make(args.results)
+            if args.results.parent == kept.FOLDER:
+                pages()
     return 0
+
+
+def pages() -> None:
+    """All of them, from what is kept in the checkout."""
+    for folder in overview.folders():
+        kept.save_facts(folder, {**kept.facts(folder), "ratios": all_ratios(folder)})
+        page.make(folder, page.page_of(folder.name))
+    overview.make()
 
 
 def compare(old: Path, new: Path) -> int:
@@ -113,7 +121,10 @@ def main(words: Sequence[str]) -> int:
         return command.main(list(words[1:]))
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--results", type=Path, default=kept.FOLDER, help="where everything is kept; another folder than the page's leaves the page alone"
+        "--results",
+        type=Path,
+        default=kept.FOLDER / machine.kind(cpu.features()),
+        help="where everything is kept (default: %(default)s, by this machine's kind); outside of the checkout's, pages are left alone",
     )
     commands = parser.add_subparsers(dest="command")
     measured = commands.add_parser("run")
@@ -133,12 +144,11 @@ def main(words: Sequence[str]) -> int:
         words = ["run", *words]
     args = parser.parse_args(words)
     if args.command == "page":
-        kept.save_facts(args.results, {**kept.facts(args.results), "ratios": all_ratios(args.results)})
-        page.make(args.results)
+        pages()
         return 0
     if args.command == "compare":
         return compare(args.old, args.results)
-    if args.layers != makers.LAYERS and args.results == kept.FOLDER:
+    if args.layers != makers.LAYERS and args.results.parent == kept.FOLDER:
         parser.error(f"--layers {args.layers} needs --results FOLDER before run: the page shows {makers.LAYERS}")
     makers.LAYERS = args.layers
     unknown = set(args.scenarios) - {*SCENARIOS, *PARTS}

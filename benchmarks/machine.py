@@ -4,7 +4,7 @@ import datetime
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from pilothouse.engines import cpu
 
+KINDS = ("amx", "vnni", "avx512", "avx2", "i8mm", "dotprod")  # what decides most about an engine's speed, the best first
 VOID = 0.15  # of the machine: a block in which others had more of it is measured again, and marked where that doesn't help
 
 
@@ -31,6 +32,11 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def kind(features: Collection[str]) -> str:
+    """The one word for machines whose figures may stand together: their best feature; "plain" where they have none."""
+    return next((one for one in KINDS if one in features), "plain")
 
 
 def line(told: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The goals, each a ratio that is read from what is kept. Where one is missed, why is written in reasons.json beside the figures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from compared.ratios import Value
 
 Found = Mapping[str, Sequence[Value]]  # by scenario
 Parts = Mapping[str, Any]
+MET = "yes"
+IRRELEVANT = ""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,20 @@ class Goal:
     at_least: bool = True
     needs: str = ""
 
-    def met(self, told: Range) -> bool:
-        return told.median >= self.goal if self.at_least else told.median <= self.goal
+    @property
+    def wanted(self) -> str:
+        return f"{'at least' if self.at_least else 'at most'} {self.goal:.3g}"
+
+    def judge(self, found: Found, parts: Parts, features: Collection[str]) -> tuple[Range | None, str]:
+        """The figure, and a word on it."""
+        if self.needs == "amx" and "amx" not in features:
+            return None, IRRELEVANT
+        told = self.read(found, parts)
+        if told is None:
+            return None, "not measured"
+        if self.needs == "int8" and not {"vnni", "amx"} & set(features):
+            return told, "not promised here"
+        return told, MET if (told.median >= self.goal if self.at_least else told.median <= self.goal) else "NO"
 
 
 def _beside(scenario: str, point: str, metric: str, arm: str) -> Callable[[Found, Parts], Range | None]:

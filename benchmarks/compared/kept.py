@@ -1,4 +1,5 @@
-"""What was measured, on disk: for each scenario one compressed file of JSON lines, a line for each run and one for each of its requests."""
+"""What was measured, on disk: a folder for each kind of machine, in it for each scenario one compressed file of JSON lines, a line for each run
+and one for each of its requests."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plots, made from what is kept: no figure is on the page that is not in a file beside it."""
+"""One kind of machine's page and its plots, made from what is kept: no figure is on the page that is not in a file beside it."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ import machine
 from results import spread
 
 from compared import kept, ratios
-from compared.goals import GOALS, Found
+from compared.goals import GOALS, IRRELEVANT, MET, Found
 from compared.kept import Measured
 from compared.part_tables import TABLES
 from compared.parts import PARTS
@@ -18,9 +18,7 @@ from compared.ratios import Value
 from compared.scenarios import SCENARIOS, Scenario
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = DOCS / "benchmarks.md"
 PICTURES = DOCS / "pictures" / "benchmarks"
-HEAD = Path(__file__).with_name("head.md")
 MILLISECONDS = ("ttft", "tpot", "itl", "e2e")
 NAMES = {
     "tokens_per_second": "tokens/s", "requests_per_second": "requests/s", "goodput_1000_50": "goodput 1 s/50 ms",
@@ -94,17 +92,11 @@ def _when(dates: Iterable[str]) -> str:
 
 def goals(found: Found, parts: Mapping[str, Any], features: Sequence[str], reasons: Mapping[str, str]) -> list[str]:
     lines = ["| | goal | wanted | here | met | why not |", "|---|---|---|---|---|---|"]
-    int8 = bool({"vnni", "amx"} & set(features))
     for goal in GOALS:
-        if goal.needs == "amx" and "amx" not in features:
-            continue
-        told = goal.read(found, parts)
-        wanted = f"{'at least' if goal.at_least else 'at most'} {goal.goal:.3g}"
-        if told is None:
-            lines.append(f"| {goal.id} | {goal.text} | {wanted} | not measured | | {reasons.get(goal.text, '')} |")
-            continue
-        word = "not promised here" if goal.needs == "int8" and not int8 else "yes" if goal.met(told) else "NO"
-        lines.append(f"| {goal.id} | {goal.text} | {wanted} | {told} | {word} | {'' if goal.met(told) else reasons.get(goal.text, '')} |")
+        told, word = goal.judge(found, parts, features)
+        why = "" if word in (MET, IRRELEVANT) else reasons.get(goal.text, "")
+        if word != IRRELEVANT:
+            lines.append(f"| {goal.id} | {goal.text} | {goal.wanted} | {told or ''} | {word} | {why} |")
     return lines
 
 
@@ -119,7 +111,7 @@ def arms(facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def plot(scenario: Scenario, found: Sequence[Value], write_plot: Callable[[Path, Plot], None] = write) -> list[str]:
+def plot(scenario: Scenario, found: Sequence[Value], folder: Path, write_plot: Callable[[Path, Plot], None] = write) -> list[str]:
     """The scenario's pictures, and where the page shows them."""
     told, ticks = [], list(dict.fromkeys(one.point for one in found))
     axis, metrics = PLOTS.get(scenario.id, ("", ()))
@@ -130,41 +122,52 @@ def plot(scenario: Scenario, found: Sequence[Value], write_plot: Callable[[Path,
             points = [(tick, spread(list(values.values())).median) for tick, values in at if values]
             if len(points) > 1:
                 lines[arm] = points
-        file = PICTURES / f"{scenario.id}-{metric}.svg"
+        file = folder / f"{scenario.id}-{metric}.svg"
         write_plot(file, Plot(f"{scenario.id}: {text}", axis, text, ticks, lines))
         told += [f"![{scenario.title}: {text}]({file.relative_to(DOCS)})", ""]
     return told
 
 
-def make(folder: Path = kept.FOLDER, page: Path = PAGE, write_plot: Callable[[Path, Plot], None] = write) -> None:
-    """Write it."""
+def page_of(kind: str) -> Path:
+    """Where a kind's page lies."""
+    return DOCS / f"benchmarks-{kind}.md"
+
+
+def make(folder: Path, page: Path, write_plot: Callable[[Path, Plot], None] = write) -> None:
+    """Write it. `folder` is named as its kind; its about.md says what is not in the figures, its reasons.json why a goal is missed."""
     facts = kept.facts(folder)
     runs = {name: kept.load(folder, name) for name in SCENARIOS}
     found = {name: ratios.values(SCENARIOS[name], those) for name, those in runs.items()}
     parts = facts.get("parts", {})
-    reasons = json.loads((folder / "reasons.json").read_text()) if (folder / "reasons.json").is_file() else {}
-    told = [HEAD.read_text().rstrip(), ""]
-    told += [
+    told = [
+        f"# Benchmarks: {folder.name}",
+        "",
+        f"Words, scenarios' rules and the other machines: [benchmarks.md](benchmarks.md). Kept: benchmarks/results/bench/{folder.name}.",
+        "",
         f"{machine.line(facts['machine'])}. Command: `{facts['command']}`; {facts['mode']} mode, {facts['threads']} threads, 16 rows.",
         "",
+        *([about.read_text().rstrip(), ""] if (about := folder / "about.md").is_file() else []),
     ]
-    told += ["## Goals", "", *goals(found, parts, facts["machine"]["features"], reasons), ""]
+    told += ["## Goals", "", *goals(found, parts, facts["machine"]["features"], reasons_of(folder)), ""]
     told += ["## Who is measured", "", *arms(facts), ""]
     for name, scenario in SCENARIOS.items():
         told += [f"## {name}. {scenario.title}", "", f"{scenario.about[0].upper()}{scenario.about[1:]}.", ""]
         if runs[name]:
-            told += [*plot(scenario, found[name], write_plot), *table(scenario, runs[name]), "", quality(runs[name]), ""]
+            pictures = plot(scenario, found[name], PICTURES / folder.name, write_plot)
+            told += [*pictures, *table(scenario, runs[name]), "", quality(runs[name]), ""]
         else:
             told += ["Not measured yet.", ""]
     for name, (title, _) in PARTS.items():
         told += [f"## {name}. {title}", ""]
         if name in parts:
-            told += [
-                *TABLES[name](parts[name]),
-                "",
-                f"{_when([parts[name].get('date', '')])}others had {parts[name]['others']:.0%} of the machine meanwhile.",
-                "",
-            ]
+            date, others = _when([parts[name].get("date", "")]), parts[name]["others"]
+            told += [*TABLES[name](parts[name]), "", f"{date}others had {others:.0%} of the machine meanwhile.", ""]
         else:
             told += ["Not measured yet.", ""]
     page.write_text("\n".join(told).rstrip() + "\n")
+
+
+def reasons_of(folder: Path) -> dict[str, str]:
+    """Why a goal is missed, by the goal's text."""
+    file = folder / "reasons.json"
+    return dict(json.loads(file.read_text())) if file.is_file() else {}

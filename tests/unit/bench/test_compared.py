@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import machine
 import pytest
 from client.answer import Answer
-from compared import kept, page, ratios
+from compared import kept, overview, page, ratios
 from compared.kept import Measured
 from compared.plots import Plot, drawn
 from compared.scenarios import SCENARIOS
@@ -116,19 +116,49 @@ def test_the_page_is_made_of_what_is_kept(tmp_path: Path) -> None:
     assert "not measured" in text
 
 
-def test_the_page_in_the_repository_is_made_of_what_is_kept_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", overview.folders(), ids=lambda one: one.name)
+def test_a_page_in_the_repository_is_made_of_what_is_kept_there(folder: Path, tmp_path: Path) -> None:
     """A figure was not written by hand, and a change of the tables was not forgotten: `scripts/bench page`."""
     made: dict[Path, Plot] = {}
-    page.make(kept.FOLDER, tmp_path / "page.md", write_plot=made.__setitem__)
-    assert (tmp_path / "page.md").read_text() == page.PAGE.read_text()
+    page.make(folder, tmp_path / "page.md", write_plot=made.__setitem__)
+    assert (tmp_path / "page.md").read_text() == page.page_of(folder.name).read_text()
     for file, plot in made.items():
         assert file.read_text() == drawn(plot)
 
 
-def test_the_kept_ratios_are_those_of_the_kept_runs() -> None:
+def test_the_overview_in_the_repository_is_made_of_all_that_is_kept(tmp_path: Path) -> None:
+    """Every kind of machine has its column."""
+    overview.make(out=tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text() == overview.PAGE.read_text()
+
+
+def test_the_overview_judges_each_goal_on_each_kind_of_machine(tmp_path: Path) -> None:
+    """A goal that only makes sense with AMX has an empty cell elsewhere; one that was not measured says so."""
+    for kind, rate in (("amx", 40.0), ("vnni", 30.0)):
+        told = runs(rate, 20)
+        for run in told:
+            run.point, run.arm = "16 clients", run.arm.replace("mlserver", "openvino f32")
+        kept.save(tmp_path / kind, "S2", told)
+        kept.save_facts(tmp_path / kind, {"machine": {**machine.facts(), "features": [kind]}})
+    overview.make(tmp_path, tmp_path / "page.md")
+    lines = (tmp_path / "page.md").read_text().splitlines()
+    assert "| G10 | tokens/s at 16 clients over llama.cpp's server | at least 1.5 | 2 (2 to 2): yes | 1.5 (1.5 to 1.5): yes |" in lines
+    assert "| G10 | the same, told to compute in f32 | at least 1 | not measured |  |" in lines
+
+
+@pytest.mark.parametrize(
+    ("features", "kind"), [({"avx2", "avx512", "vnni", "amx"}, "amx"), ({"avx2", "vnni"}, "vnni"), ({"avx2"}, "avx2"), (set(), "plain")]
+)
+def test_a_machine_is_of_the_kind_of_its_best_feature(features: set[str], kind: str) -> None:
+    """Results of two kinds are not mixed in one folder."""
+    assert machine.kind(features) == kind
+
+
+@pytest.mark.parametrize("folder", overview.folders(), ids=lambda one: one.name)
+def test_the_kept_ratios_are_those_of_the_kept_runs(folder: Path) -> None:
     """What `compare` reads is what the page shows."""
-    told = json.loads((kept.FOLDER / "facts.json").read_text())["ratios"]
-    found = ratios.all_of(ratios.values(SCENARIOS["S2"], kept.load(kept.FOLDER, "S2")), SCENARIOS["S2"].shown)
+    told = json.loads((folder / "facts.json").read_text())["ratios"]
+    found = ratios.all_of(ratios.values(SCENARIOS["S2"], kept.load(folder, "S2")), SCENARIOS["S2"].shown)
     assert {name: round(value, 4) for name, value in found.items()}.items() <= {
         name.removeprefix("S2 / "): value for name, value in told.items() if name.startswith("S2 / ")
     }.items()
