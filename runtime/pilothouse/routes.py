@@ -59,7 +59,7 @@ class Routes:
             return json(openai_answers.chat_answer(answer_id, created, name, answer))
         stream = ChatStream(answer_id, created, name, asked.include_usage)
         spelling = _chat(stream, asked.request.n, stream.error)
-        return await streaming(answerer, (asked.request,), "openai_chat_stream", spelling)
+        return await streaming(request, answerer, (asked.request,), "openai_chat_stream", spelling)
 
     @custom_handler(rest_path="/v1/completions", rest_method="POST")
     @spoken(openai_error)
@@ -78,7 +78,7 @@ class Routes:
             closing=lambda usages: stream.usage(openai_answers.total([total(row) for row in usages])),
             failing=stream.error,
         )
-        return await streaming(answerer, asked.requests, "openai_completion_stream", spelling)
+        return await streaming(request, answerer, asked.requests, "openai_completion_stream", spelling)
 
     @custom_handler(rest_path="/v1/models", rest_method="GET")
     @spoken(openai_error)
@@ -115,7 +115,7 @@ class Routes:
                 failing=stream.error,
                 done=b"",
             )
-            return await streaming(answerer, (asked.request,), "openai_response_stream", spelling)
+            return await streaming(request, answerer, (asked.request,), "openai_response_stream", spelling)
 
     @custom_handler(rest_path="/v1/embeddings", rest_method="POST")
     @spoken(openai_error)
@@ -137,7 +137,7 @@ class Routes:
         if asked.stream:
             stream = ChatStream(answer_id, created, name, include_usage=True)
             spelling = _chat(stream, asked.requests[0].n, lambda error: sse.event(orjson.dumps(mlflow_error(error))))
-            return await streaming(answerer, asked.requests, "mlflow_stream", spelling)
+            return await streaming(request, answerer, asked.requests, "mlflow_stream", spelling)
         answers = await answerer.answers(asked.requests, protocol="mlflow")
         return json(invocations.answer(asked, answer_id, created, name, answers))
 

@@ -7,8 +7,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from pilothouse.answering import Answerer, Pauses, RowTake
 from pilothouse.errors import PilothouseError
@@ -17,10 +18,13 @@ from pilothouse.protocols import sse
 
 
 class Pipe(Protocol):
-    """What a server of ours has for the pieces of a stream whose response has begun."""
+    """What a server of ours has for a stream: its response's start and its pieces go at once, past all layers."""
+
+    def begin(self, start: Message) -> bool:
+        """Send the response's start; False, and nothing sent, where the client has not read what it has."""
 
     def write(self, data: bytes) -> bool:
-        """Send a piece at once; False where the client has not read what it has."""
+        """Send a piece of a response that has begun; False where the client has not read what it has."""
 
     def end(self, data: bytes) -> None:
         """Send the last piece, with the response's end."""
@@ -48,13 +52,15 @@ class Spelling:
 class Events:
     """The events of one stream: kept until somebody takes them, sent at once when there is a pipe."""
 
-    def __init__(self, requests: tuple[ChatRequest, ...], spelling: Spelling) -> None:
+    def __init__(self, requests: tuple[ChatRequest, ...], spelling: Spelling, pipe: Pipe | None = None) -> None:
         self._spelling = spelling
         self._usages: list[list[Usage]] = [[] for _ in requests]
         self._open = sum(request.n for request in requests)  # choices that have not ended
-        self._begun = False
+        self._spoke = False
         self._kept: list[bytes] = []
-        self._pipe: Pipe | None = None
+        self.pipe = pipe
+        self.begun = False
+        """Whether the response has begun, on the pipe."""
 
     async def run(self, pour: Callable[[RowTake], Pauses]) -> Pauses:
         """Pour all of an answer; an error after the first byte becomes the last event."""
@@ -64,11 +70,11 @@ class Events:
                     yield
             self._end(self._spelling.closing(self._usages) + self._spelling.done)
         except PilothouseError as error:
-            if not self._begun:
+            if not self._spoke:
                 raise
             self._end(self._spelling.failing(error) + self._spelling.done)
         except Exception as error:
-            if self._begun:
+            if self._spoke:
                 self._put(self._spelling.failing(error) + self._spelling.done)
                 yield
             raise
@@ -78,16 +84,10 @@ class Events:
         kept, self._kept = b"".join(self._kept), []
         return kept
 
-    def connect(self, pipe: Pipe) -> None:
-        """From here on, events go to `pipe`: first those that are kept."""
-        self._pipe = pipe
-        if self._kept:
-            pipe.write(self.taken())
-
     def _take(self, row: int, chunk: Chunk) -> bool:
         data = self._spelling.chunk(row, chunk)
-        if not self._begun:
-            data, self._begun = self._spelling.opening + data, True
+        if not self._spoke:
+            data, self._spoke = self._spelling.opening + data, True
         if chunk.usage is not None:
             self._usages[row].append(chunk.usage)
         if chunk.finish_reason is not None:
@@ -99,30 +99,34 @@ class Events:
 
     def _put(self, data: bytes) -> bool:
         self._kept.append(data)
-        if self._pipe is None:
-            return False
-        return self._pipe.write(self.taken())
+        return self.pipe is not None and self._begin(self.pipe) and self.pipe.write(self.taken())
 
     def _end(self, data: bytes) -> None:
         self._kept.append(data)
-        if self._pipe is not None and (kept := self.taken()):
-            self._pipe.end(kept)
+        if self.pipe is not None and self._begin(self.pipe) and (kept := self.taken()):
+            self.pipe.end(kept)
+
+    def _begin(self, pipe: Pipe) -> bool:
+        """The response begins with the first thing that it says, in the moment it is said."""
+        self.begun = self.begun or pipe.begin(START)
+        return self.begun
 
 
-async def streaming(answerer: Answerer, requests: tuple[ChatRequest, ...], protocol: str, spelling: Spelling) -> Response:
-    """The stream's response, once its first event is there: until then a refusal is still a plain error."""
-    events = Events(requests, spelling)
+async def streaming(request: Request, answerer: Answerer, requests: tuple[ChatRequest, ...], protocol: str, spelling: Spelling) -> Response:
+    """The response to `request`, a stream. Until its first event is there, a refusal is still a plain error. On a server of ours most of it has
+    been sent when this returns: that waits for the first pause."""
+    events = Events(requests, spelling, getattr(request.state, "pipe", None))
     pauses = events.run(lambda take: answerer.pour(requests, take, protocol=protocol))
-    await anext(pauses, None)
-    return _Stream(events, pauses)
+    paused = await anext(pauses, _ENDED) is not _ENDED
+    return _Stream(events, pauses, paused)
 
 
 class _Stream(StreamingResponse):
     """A server of ours cancels this call when the client goes; elsewhere Starlette sees to that."""
 
-    def __init__(self, events: Events, pauses: Pauses) -> None:
+    def __init__(self, events: Events, pauses: Pauses, paused: bool) -> None:
         super().__init__(self._pulled(events, pauses), media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
-        self._events, self._pauses = events, pauses
+        self._events, self._pauses, self._paused = events, pauses, paused
 
     @staticmethod
     async def _pulled(events: Events, pauses: Pauses) -> AsyncIterator[bytes]:
@@ -134,13 +138,30 @@ class _Stream(StreamingResponse):
                 yield last
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pipe: Pipe | None = scope.get("state", {}).get("pipe")
+        events, pipe = self._events, self._events.pipe
         if pipe is None:
             await super().__call__(scope, receive, send)
             return
         async with aclosing(self._pauses) as pauses:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            self._events.connect(pipe)
+            if not events.begun:  # the client has yet to read the answer before this one
+                await send(START)
+                events.begun = True
+            if self._paused:
+                await self._drained(pipe)
             async for _ in pauses:
-                await pipe.drain()
+                await self._drained(pipe)
+            if kept := events.taken():
+                pipe.end(kept)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _drained(self, pipe: Pipe) -> None:
+        """Send what was kept when the pipe was full, and wait until there is room for more."""
+        if kept := self._events.taken():
+            pipe.write(kept)
+        await pipe.drain()
+
+
+_ENDED = object()
+_HEAD = StreamingResponse(iter(()), media_type=sse.MEDIA_TYPE, headers=sse.HEADERS).raw_headers
+START: Message = {"type": "http.response.start", "status": 200, "headers": _HEAD}
+"""Of every stream's response."""

@@ -2,14 +2,17 @@
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
+from typing import cast
 
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
-from pilothouse.answering import Pauses, RowTake
+from pilothouse.answering import Answerer, Pauses, RowTake
 from pilothouse.errors import EngineFailed
 from pilothouse.messages import ChatRequest, Chunk, FinishReason, Usage
 from pilothouse.protocols import sse
-from pilothouse.streaming import Events, Spelling
+from pilothouse.streaming import START, Events, Spelling, streaming
 
 SPELLING = Spelling(
     opening=b"open ",
@@ -18,15 +21,22 @@ SPELLING = Spelling(
     failing=lambda error: type(error).__name__.encode() + b" ",
 )
 LAST = Chunk("last ", finish_reason=FinishReason.STOP, usage=Usage(1, 3))
+ITEMS = (Chunk("a "), Chunk("b "), LAST)
 
 
 class Wire:
     """A pipe that keeps what it is given; "full" while `full`."""
 
     def __init__(self) -> None:
+        self.starts: list[Message] = []
         self.written: list[bytes] = []
         self.ended: list[bytes] = []
         self.full = False
+
+    def begin(self, start: Message) -> bool:
+        if not self.full:
+            self.starts.append(start)
+        return not self.full
 
     def write(self, data: bytes) -> bool:
         self.written.append(data)
@@ -52,28 +62,98 @@ def saying(*items: Chunk | Exception) -> Callable[[RowTake], Pauses]:
     return pour
 
 
+class Saying:
+    """An `Answerer` of one answer."""
+
+    def __init__(self, *items: Chunk | Exception) -> None:
+        self._pour = saying(*items)
+
+    def pour(self, requests: tuple[ChatRequest, ...], take: RowTake, *, protocol: str) -> Pauses:
+        return self._pour(take)
+
+
+def answering(*items: Chunk | Exception) -> Answerer:
+    return cast(Answerer, Saying(*items))
+
+
+def request(wire: Wire) -> Request:
+    """One that came over `wire`."""
+    return Request({"type": "http", "state": {"pipe": wire}})
+
+
+async def unheard() -> Message:
+    raise AssertionError("nobody listens to the client here")
+
+
 async def run(pauses: AsyncGenerator[None, None]) -> None:
     async for _ in pauses:
         pass
 
 
-async def test_events_wait_for_their_pipe_and_the_last_go_with_the_end() -> None:
-    """The first one stands still until there is a way out; then each goes at once, and the last chunk's with what closes the stream."""
-    events, wire = Events((ChatRequest(),), SPELLING), Wire()
-    pauses = events.run(saying(Chunk("a "), Chunk("b "), LAST))
+async def test_events_are_kept_where_there_is_no_pipe() -> None:
+    """The stream stands still at each, until it is taken."""
+    events = Events((ChatRequest(),), SPELLING)
+    told = [events.taken() async for _ in events.run(saying(*ITEMS))]
 
-    await anext(pauses)
-    events.connect(wire)
-    await run(pauses)
+    assert told == [b"open a ", b"b "]
+    assert events.taken() == b"last used 3 " + sse.DONE
 
+
+async def test_a_response_begins_with_its_first_event_and_ends_with_its_last() -> None:
+    """Not before: until then a refusal is a plain error. The last chunk goes with what closes the stream."""
+    wire = Wire()
+    events = Events((ChatRequest(),), SPELLING, wire)
+    begun = []
+
+    def pour(take: RowTake) -> Pauses:
+        return saying(*ITEMS)(lambda row, chunk: (begun.append(events.begun), take(row, chunk))[1])
+
+    await run(events.run(pour))
+
+    assert begun == [False, True, True]
+    assert wire.starts == [START]
     assert wire.written == [b"open a ", b"b "]
     assert wire.ended == [b"last used 3 " + sse.DONE]
 
 
+async def test_a_client_that_has_yet_to_read_has_its_stream_begin_later() -> None:
+    """Through the layers, which wait for it; what came meanwhile is sent after the start, in its order."""
+    wire = Wire()
+    wire.full = True
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append({**message, "written": list(wire.written)})
+        wire.full = False
+
+    response = await streaming(request(wire), answering(*ITEMS), (ChatRequest(),), "openai_chat_stream", SPELLING)
+    await response({"type": "http"}, unheard, send)
+
+    assert sent[0] == {**START, "written": []}
+    assert wire.starts == []
+    assert wire.written == [b"open a ", b"b "]
+    assert wire.ended == [b"last used 3 " + sse.DONE]
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+
+
+async def test_a_stream_that_nobody_had_to_wait_for_is_over_when_its_response_is_there() -> None:
+    """All but the response's end has gone by the short way."""
+    wire, sent = Wire(), list[Message]()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    response = await streaming(request(wire), answering(*ITEMS), (ChatRequest(),), "openai_chat_stream", SPELLING)
+    assert (wire.starts, wire.written, wire.ended) == ([START], [b"open a ", b"b "], [b"last used 3 " + sse.DONE])
+    await response({"type": "http"}, unheard, send)
+
+    assert sent == [{"type": "http.response.body", "body": b"", "more_body": False}]
+
+
 async def test_only_the_last_choices_end_waits() -> None:
     """One that ends before the others is told at once: they may go on for long."""
-    events, wire = Events((ChatRequest(n=2),), SPELLING), Wire()
-    events.connect(wire)
+    wire = Wire()
+    events = Events((ChatRequest(n=2),), SPELLING, wire)
 
     await run(events.run(saying(LAST, Chunk("a ", index=1), LAST)))
 
@@ -83,11 +163,16 @@ async def test_only_the_last_choices_end_waits() -> None:
 
 async def test_a_full_pipe_makes_the_stream_stand_still() -> None:
     """Until it is asked on."""
-    events, wire = Events((ChatRequest(),), SPELLING), Wire()
-    events.connect(wire)
-    wire.full = True
-    pauses = events.run(saying(Chunk("a "), Chunk("b "), LAST))
+    wire = Wire()
+    events = Events((ChatRequest(),), SPELLING, wire)
 
+    async def pour(take: RowTake) -> Pauses:
+        wire.begin(START)
+        wire.full, events.begun = True, True
+        async for _ in saying(*ITEMS)(take):
+            yield
+
+    pauses = events.run(pour)
     await anext(pauses)
     assert wire.written == [b"open a "]
     await wire.drain()
@@ -98,8 +183,8 @@ async def test_a_full_pipe_makes_the_stream_stand_still() -> None:
 
 async def test_an_end_that_says_nothing_is_no_piece() -> None:
     """An empty piece would end the response on the wire."""
-    events, wire = Events((ChatRequest(),), replace(SPELLING, closing=lambda usages: b"", done=b"")), Wire()
-    events.connect(wire)
+    wire = Wire()
+    events = Events((ChatRequest(),), replace(SPELLING, closing=lambda usages: b"", done=b""), wire)
 
     await run(events.run(saying(Chunk("a "), Chunk(finish_reason=FinishReason.STOP))))
 
@@ -115,8 +200,8 @@ async def test_an_error_before_the_first_event_is_raised() -> None:
 async def test_an_error_after_the_first_event_is_the_last_event() -> None:
     """Also one that is not ours, which the server's log has to hear of."""
     for error, raised in ((EngineFailed(), False), (ZeroDivisionError(), True)):
-        events, wire = Events((ChatRequest(),), SPELLING), Wire()
-        events.connect(wire)
+        wire = Wire()
+        events = Events((ChatRequest(),), SPELLING, wire)
         pauses = events.run(saying(Chunk("a "), error))
         if raised:
             with pytest.raises(ZeroDivisionError):

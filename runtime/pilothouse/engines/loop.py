@@ -291,8 +291,8 @@ class Loop:
         self._outbox.flush()
 
     def _answer(self, plan: Plan, driver: Driver) -> None:
-        """Tokens to chunks: the last of a row says why it ends, unless its text does so before."""
-        for outcome, answer in driver.step(plan):
+        """Tokens to chunks: the last of a row says why it ends, unless its text does so before. First tokens go first."""
+        for outcome, answer in sorted(driver.step(plan), key=lambda told: told[0].entry.answered > told[0].kept):
             request = self._requests.get(outcome.entry)
             if request is None:
                 continue  # this step was given up, and now it has come back

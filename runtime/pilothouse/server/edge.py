@@ -71,8 +71,8 @@ class Edge:
         if self._traces is not None and scope["path"] not in PROBES:
             self._traces.begin(call, {name: value for name in TRACE_HEADERS if (value := header(scope, name.encode())) is not None})
         calls.begin(call)
-        scope.setdefault("state", {}).update(call=call, request_id=call.id, tenant="", pipe=pipe(send))
         reply = _Reply(send, call.id, self._health, lambda status: self._trace(scope, call, status))
+        scope.setdefault("state", {}).update(call=call, request_id=call.id, tenant="", pipe=pipe(send, reply.send))
         began = time.monotonic()
         try:
             if len(scope["headers"]) > self._max_headers:

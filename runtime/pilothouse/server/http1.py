@@ -2,13 +2,13 @@
 client that reads nothing. And with a short way for the chunks of a stream, which are most of what a server of answers sends."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import h11
 import orjson
-from starlette.types import Send
+from starlette.types import Message, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from pilothouse.server import plain
@@ -65,15 +65,23 @@ class Connection(h11.Connection):
 
 
 class Pipe:
-    """The short way out for the pieces of a stream whose response has begun: what uvicorn's `send` does for them, without a message that every
-    layer looks at, and without waiting. The response's end goes through `send`."""
+    """The short way out for a stream: what uvicorn's `send` does for its start and its pieces, without a message that every layer looks at, and
+    without waiting. The response's end goes through `send`."""
 
-    __slots__ = ("_conn", "_cycle", "_flow", "_headless", "_transport")
+    __slots__ = ("_conn", "_cycle", "_flow", "_headless", "_start", "_transport")
 
-    def __init__(self, cycle: RequestResponseCycle, conn: Connection) -> None:
-        self._cycle, self._conn = cycle, conn
+    def __init__(self, cycle: RequestResponseCycle, conn: Connection, start: Send) -> None:
+        """`start` sends a response's start, with all that the layers add to it."""
+        self._cycle, self._conn, self._start = cycle, conn, start
         self._flow, self._transport = cycle.flow, cycle.transport
         self._headless = cycle.scope["method"] == "HEAD"
+
+    def begin(self, start: Message) -> bool:
+        """Send the response's start. False where the client has not read what it has: nothing was sent, and `send` would wait for it."""
+        if self._flow.write_paused and not self._cycle.disconnected:
+            return False
+        _at_once(self._start(start))
+        return True
 
     def write(self, data: bytes) -> bool:
         """Send a piece, not empty. False where the client has not read what it has: `drain` before the next one."""
@@ -95,12 +103,18 @@ class Pipe:
             await asyncio.sleep(0)
 
 
-def pipe(send: Send) -> Pipe | None:
-    """The short way out beside `send`; None where that is not of a connection of ours."""
+def _at_once(sending: Awaitable[None]) -> None:
+    """Run what finds nothing to wait for: uvicorn's `send` waits for a client that does not read, and for nothing else."""
+    for _ in sending.__await__():
+        raise RuntimeError("a response's start had to wait")
+
+
+def pipe(send: Send, start: Send) -> Pipe | None:
+    """The short way out beside `send`; None where that is not of a connection of ours. `start`: what a response's start goes through."""
     cycle = getattr(send, "__self__", None)
     if not isinstance(cycle, RequestResponseCycle) or not isinstance(cycle.conn, Connection):
         return None
-    return Pipe(cycle, cycle.conn)
+    return Pipe(cycle, cycle.conn, start)
 
 
 def timed(seconds: float, turnstile: "Turnstile | None" = None) -> type[H11Protocol]:
