@@ -1,7 +1,7 @@
 """The tables of the scenarios that are no load."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from results import spread
@@ -40,19 +40,25 @@ def layers(told: Told) -> list[str]:
 
 def starts(told: Told) -> list[str]:
     lines = [
-        "From exec until the model answers that it is ready, then the first answer of one token, and the next one; seconds. Hot: the model's files",
-        "are in the page cache; cold: they were dropped from it.", "",
-        "| | page cache | ready | first answer | next one | others' CPU |", "|---|---|---|---|---|---|",
+        "From exec until the port is open and until the model answers that it is ready, then the first answer of one token, and the next one; seconds.",
+        "Hot: the model's files are in the page cache; cold: they were dropped from it.", "",
+        "| | page cache | port open | ready | first answer | next one | others' CPU |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, rows in told["starts"].items():
         for hot in (True, False):
             mine = [row for row in rows if row.get("hot") is hot and not row["failed"]]
             if mine:
-                cells = [str(spread([row[metric] for row in mine])) for metric in ("ready", "first", "again")]
+                cells = [_seconds(mine, metric) for metric in ("port", "ready", "first", "again")]
                 others = max(row["others"] for row in mine)
                 lines.append(f"| {name} | {'hot' if hot else 'cold'} | {' | '.join(cells)} | {others:.0%} |")
-        lines += [f"| {name} | | failed: {row['failed'][:80]} | | | |" for row in rows if row["failed"]]
+        lines += [f"| {name} | | failed: {row['failed'][:80]} | | | | |" for row in rows if row["failed"]]
     return lines
+
+
+def _seconds(rows: Sequence[Told], metric: str) -> str:
+    """Nothing where it was not measured yet."""
+    values = [row[metric] for row in rows if metric in row]
+    return str(spread(values)) if values else ""
 
 
 def chats(told: Told) -> list[str]:

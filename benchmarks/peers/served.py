@@ -44,13 +44,15 @@ class Recipe:
 
 @dataclass
 class Server:
-    """One peer's process. `facts` are for the page; `ready_seconds` from exec until it answers that it is ready."""
+    """One peer's process. `facts` are for the page; `port_seconds` from exec until its port is open, `ready_seconds` until it answers that it is
+    ready."""
 
     name: str
     recipe: Recipe
     rows: int
     threads: int
     facts: dict[str, Any] = field(default_factory=dict)
+    port_seconds: float = 0.0
     ready_seconds: float = 0.0
 
     def start(self) -> None:
@@ -62,6 +64,7 @@ class Server:
         command = self.recipe.command(self.rows, self.threads, self._port, Path(self._folder.name))
         self.log = Path(tempfile.gettempdir()) / f"pilothouse-bench-{self.name}.log"
         environment = {**os.environ, **QUIET, **self.recipe.environment(self.threads)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # who deploys a server does not compile its sources at each start
         with self.log.open("w") as log:
             began = time.perf_counter()
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -95,10 +98,14 @@ class Server:
         return self._process.pid
 
     def _wait(self, began: float) -> None:
+        self.port_seconds = 0.0
         while time.perf_counter() - began < READY_SECONDS:
             if self._process.poll() is not None:
                 raise SystemExit(f"{self.name} ended with {self._process.returncode}; see {self.log}")
             try:
+                if not self.port_seconds:
+                    socket.create_connection(("127.0.0.1", self._port), 5).close()
+                    self.port_seconds = time.perf_counter() - began
                 with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{self.recipe.path}", timeout=5) as answer:
                     if answer.status == 200:
                         self.ready_seconds = time.perf_counter() - began
