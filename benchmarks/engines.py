@@ -5,7 +5,7 @@
 The model is a 4-layer slice of Phi-3-mini with random weights, made when it is missing in every peer's format out of one checkpoint; peers get
 environments of their own. Arms are measured in turn and back (ABBA) on loads that no other block has; a ratio is of one block, and what is printed
 is the median over blocks and the range. A block in which others had more than 15 % of the machine is measured again, up to twice. Everything is
-kept in benchmarks/results/engines.json, and docs/engines.md shows it. Speculation is off where it is not what is measured.
+kept in benchmarks/results/engines, a file for each kind of machine, and docs/engines.md shows it. Speculation is off where it is not what is measured.
 """
 
 import argparse
@@ -26,7 +26,6 @@ from parts import Opened, Part
 from pilothouse.engines import cpu
 
 PARTS = {part.name: part for part in (*field_parts.PARTS, *own_parts.PARTS)}
-KEPT = Path(__file__).parent / "results" / "engines.json"
 TRIES = 3
 
 
@@ -72,7 +71,10 @@ def main() -> None:
         "--layers", type=int, default=4, help="of the model whose load `chats` measures (32: the whole Phi-3-mini, 11 GB on disk)"
     )
     parser.add_argument(
-        "--json", type=Path, default=KEPT, help="where everything is kept; another file than the page's leaves the page alone"
+        "--json",
+        type=Path,
+        default=results.ENGINES / f"{machine.kind(cpu.features())}.json",
+        help="where everything is kept (default: %(default)s, by this machine's kind); outside of that folder the page is left alone",
     )
     parser.add_argument("--page", action="store_true", help="measure nothing: write the tables of docs/engines.md from what is kept")
     args = parser.parse_args()
@@ -92,8 +94,8 @@ def main() -> None:
         kept[name] = told
         results.save(args.json, kept)
         print("\n".join(tables.section(name, told, PARTS)))
-    if args.json == KEPT:
-        tables.write(kept, PARTS)
+    if args.json.parent == results.ENGINES:
+        tables.write(results.engines(), PARTS)
 
 
 if __name__ == "__main__":

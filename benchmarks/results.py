@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ENGINES = Path(__file__).parent / "results" / "engines"  # what bench-engines keeps, a file for each kind of machine
 Block = dict[str, dict[str, float]]  # arm -> metric -> value
 
 
@@ -100,3 +101,8 @@ def figures_table(figures: list[Figure], part: dict[str, Any]) -> list[str]:
             sign = "at least" if figure.at_least else "at most"
             lines.append(f"| {figure.text} | {told} | {sign} {figure.goal:g} | {verdict(figure, told, part['machine']['features'])} |")
     return lines
+
+
+def engines() -> dict[str, dict[str, Any]]:
+    """All that is kept in `ENGINES`, by the machines' kind."""
+    return {file.stem: load(file) for file in sorted(ENGINES.glob("*.json"))}

@@ -51,11 +51,12 @@ def _chats(told: dict[str, Any]) -> list[str]:
     return lines
 
 
-def write(kept: dict[str, Any], parts: Mapping[str, Part]) -> None:
-    """Put every part's tables between its marks; a part without marks is not shown."""
+def write(kept: Mapping[str, Mapping[str, Any]], parts: Mapping[str, Part]) -> None:
+    """Put every part's tables between its marks, one machine's after the other's; a part without marks is not shown."""
     text = PAGE.read_text()
-    for name, told in kept.items():
+    for name in dict.fromkeys(name for told in kept.values() for name in told):
         begin, end = MARKS[0].format(name), MARKS[1]
-        body = "\n".join(section(name, told, parts))
+        told = [f"**{kind}**: " + "\n".join(section(name, known[name], parts)) for kind, known in kept.items() if name in known]
+        body = "\n\n".join(told)
         text = re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _, b=begin, t=body, e=end: f"{b}{t}\n{e}", text, flags=re.DOTALL)
     PAGE.write_text(text)

@@ -100,8 +100,8 @@ def starts(full: bool) -> Told:
 
 
 def chats(full: bool) -> Told:
-    """S9: as bench-engines keeps it."""
-    kept = results.load(HERE / "results" / "engines.json").get("chats")
+    """S9: as bench-engines keeps it for this kind of machine."""
+    kept = results.load(results.ENGINES / f"{machine.kind(cpu.features())}.json").get("chats")
     if kept is None:
         import chats as measured
 

@@ -30,7 +30,7 @@ from pilothouse.messages import FinishReason
 
 LEAST_CHUNK = 6  # prompt tokens a step has room for, however many rows answer: less than half of what eight answers cost
 USUAL = 2  # a prompt of up to half a step is usual, and so is what is left of any if it is a piece
-PIECE = 8  # a step's eighth: fed at once, it delays those who answer once and by little
+PIECE = 8  # a step's eighth: usual prompts are fed that at once, together; it delays those who answer once and by little
 QUARTER = (
     4  # of what usual prompts need, a step: with half of it gaps' 95th percentile is half again as long, and first tokens come no sooner
 )
@@ -142,7 +142,7 @@ class Ledger:
         whole, shortest_first = self.limits.tokens_per_step, sorted(prompts, key=lambda entry: entry.left)
         base = max(LEAST_CHUNK, whole * len(prompts) ** 2 // (len(prompts) + len(shares)) ** 2)
         usual = [entry.left for entry in shortest_first if entry.left <= whole // PIECE or entry.opened <= whole // USUAL]
-        budget = base + (max(min(usual[0], whole // PIECE), sum(usual) // QUARTER) if usual else 0)
+        budget = base + max(min(sum(usual), whole // PIECE), sum(usual) // QUARTER)
         budget = min(budget, whole - sum(1 + len(share.drafts) for share in shares.values()))
         sizes = {prompts[0]: min(prompts[0].left, -(-base // 2), budget)}
         budget -= sizes[prompts[0]]

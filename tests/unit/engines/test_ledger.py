@@ -262,6 +262,18 @@ def test_usual_prompts_are_fed_within_a_few_steps() -> None:
     assert [len(answer(entry)) > 0 for entry in usual] == [True] * 4
 
 
+def test_short_prompts_that_come_together_are_fed_together() -> None:
+    """An eighth of a step is theirs, whatever number of them shares it: none waits for a step that another one's prompt has to itself."""
+    world = World(rows=16, tokens_per_step=512, context=4_000)
+    for n in range(12):
+        world.add([1, n], 400, end_ids=frozenset())
+    world.step()
+    short = [world.add([2 + n] * 16) for n in range(4)]
+    world.step()
+
+    assert [len(answer(entry)) for entry in short] == [1] * 4
+
+
 def test_rows_that_answer_are_in_every_step() -> None:
     """No prompt, however long, makes an answering row miss a step."""
     world = World(rows=4, tokens_per_step=16)
