@@ -20,7 +20,7 @@ IRRELEVANT = ""
 @dataclass(frozen=True)
 class Goal:
     """`read` gives the figure, or nothing where it was not measured. `needs`: "int8" where it is only promised with int8 dot products,
-    "amx" where there is nothing to tell without it."""
+    "bf16" where there is nothing to tell without that."""
 
     id: str
     text: str
@@ -35,7 +35,7 @@ class Goal:
 
     def judge(self, found: Found, parts: Parts, features: Collection[str]) -> tuple[Range | None, str]:
         """The figure, and a word on it."""
-        if self.needs == "amx" and "amx" not in features:
+        if self.needs == "bf16" and not {"bf16", "amx"} & set(features):
             return None, IRRELEVANT
         told = self.read(found, parts)
         if told is None:
@@ -129,5 +129,5 @@ GOALS = (
     Goal("G9", "chats of 512 tokens over og.Engine's in its memory", 8.0, _chats),
     Goal("G10", "tokens/s at 16 clients over llama.cpp's server", 1.5, _beside("S2", FULL, RATE, "llama.cpp"), needs="int8"),
     Goal("G10", "tokens/s at 16 clients over OpenVINO GenAI", 1.0, _beside("S2", FULL, RATE, "openvino"), needs="int8"),
-    Goal("G10", "the same, told to compute in f32", 1.0, _beside("S2", FULL, RATE, "openvino f32"), needs="amx"),
+    Goal("G10", "the same, told to compute in f32", 1.0, _beside("S2", FULL, RATE, "openvino f32"), needs="bf16"),
 )  # fmt: skip

@@ -12,8 +12,8 @@ from client.workloads import words
 
 from pilothouse.engines import cpu
 
-AMX = "amx" in cpu.features()  # OpenVINO computes in bf16 there, unless it is told not to: both of us both ways
-OURS, OPENVINO = (("pilothouse", "pilothouse bf16"), ("openvino", "openvino f32")) if AMX else (("pilothouse",), ("openvino",))
+BF16 = "bf16" in cpu.features()  # OpenVINO computes in bf16 there, unless it is told not to: both of us both ways
+OURS, OPENVINO = (("pilothouse", "pilothouse bf16"), ("openvino", "openvino f32")) if BF16 else (("pilothouse",), ("openvino",))
 FIELD = (*OURS, "llama.cpp", *OPENVINO, "og.Engine", "og.Generator", "mlflow")
 STREAMING = (*OURS, "llama.cpp", *OPENVINO)
 PYFUNCS = ("mlflow stock", "mlserver")  # only where they are compared: minutes of waiting for one row at a time

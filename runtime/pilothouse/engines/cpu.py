@@ -14,7 +14,9 @@ FLAGS = {
     "avx512f": "avx512",
     "avx512_vnni": "vnni",
     "avx_vnni": "vnni",
+    "avx512_bf16": "bf16",
     "amx_int8": "amx",
+    "amx_bf16": "bf16",
     "asimddp": "dotprod",
     "i8mm": "i8mm",
 }
@@ -22,7 +24,7 @@ INT8 = frozenset({"vnni", "amx"})  # int8 dot products that the paged engine's k
 
 
 def parse_features(cpuinfo: str) -> frozenset[str]:
-    """The features that matter here, from /proc/cpuinfo: avx2, avx512, vnni, amx; dotprod and i8mm on ARM. Those of the first CPU."""
+    """The features that matter here, from /proc/cpuinfo: avx2, avx512, vnni, bf16, amx; dotprod and i8mm on ARM. Those of the first CPU."""
     for line in cpuinfo.splitlines():
         name, _, words = line.partition(":")
         if name.strip() in ("flags", "Features"):

@@ -42,5 +42,5 @@ def _variants(kind: str) -> list[dict[str, str]]:
     """What to time, as the settings that choose it."""
     if kind != "onnx":
         return [{"engine": "transformers"}]
-    wide = [{"engine": "paged", "dtype": "bfloat16"}] if "amx" in cpu.features() else []
+    wide = [{"engine": "paged", "dtype": "bfloat16"}] if "bf16" in cpu.features() else []
     return [*({"engine": name} for name in ONNX_ENGINES), *wide]

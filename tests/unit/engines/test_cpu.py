@@ -23,6 +23,8 @@ def files(**texts: str) -> container.Read:
             {"avx2", "avx512", "vnni", "amx"},
         ),
         ("flags : avx2 avx_vnni\n", {"avx2", "vnni"}),
+        ("flags : avx2 avx512_bf16\n", {"avx2", "bf16"}),
+        ("flags : avx2 amx_bf16\n", {"avx2", "bf16"}),
         ("Features\t: fp asimd asimddp i8mm\n", {"dotprod", "i8mm"}),
         ("vmx flags\t: vnmi\n", set()),
         ("", set()),
