@@ -38,6 +38,7 @@ from pilothouse.chat.tokenizer import Tokenizer
 ARMS = ("bare loop", "+ text", "+ OpenAI SSE", "+ V2 REST stream", "+ gRPC stream")
 FIRST_WORD, LAST_WORD = 300, 2000  # ids between are whole words in every model used here
 LEAST_ARRIVALS = 24
+LEAST_REQUESTS = 12  # of the shortest answers, whatever few clients: seconds of nothing else, where an engine computes
 
 
 class Child:
@@ -69,13 +70,14 @@ class Child:
         self.process.wait(60)
 
 
-def requests(tokenizer: Tokenizer, count: int, words: int, tokens: int, seed: int) -> list[Request]:
-    """Texts of the model's own words, none like another: no prefix is shared. Answers of half to one and a half times `tokens`: clients whose
-    answers all end at once would ask at once, ever after."""
+def requests(tokenizer: Tokenizer, count: int, words: int, tokens: int, seed: int, order: int) -> list[Request]:
+    """Texts of the model's own words, by `seed` none like another: no prefix is shared. Answers of half to one and a half times `tokens`: clients
+    whose answers all end at once would ask at once, ever after. What is asked in one `order` ends in one order: with another, the last answers of
+    a run are alone for longer or shorter, which is more than layers cost."""
     chance = random.Random(seed)
     ids = [[chance.randrange(FIRST_WORD, min(tokenizer.size, LAST_WORD)) for _ in range(words)] for _ in range(count)]
     lengths = [tokens // 2 + tokens * place // count for place in range(count)]
-    chance.shuffle(lengths)
+    random.Random(order).shuffle(lengths)
     return [(tokenizer.decode(one), length) for one, length in zip(ids, lengths, strict=True)]
 
 
@@ -138,8 +140,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                     seed = (block + 1) * 10_000 + clients * 10 + ARMS.index(arm)
                     told: dict[str, Any] = {"block": block, "clients": clients, "arm": arm}
                     for tokens in args.tokens:
-                        count = max(clients, clients * args.requests * args.tokens[0] // tokens)
-                        asks = requests(tokenizer, count, args.words, tokens, seed + tokens * 100_000)
+                        count = max(clients, max(LEAST_REQUESTS, clients * args.requests) * args.tokens[0] // tokens)
+                        asks = requests(tokenizer, count, args.words, tokens, seed + tokens * 100_000, block)
                         of_length = run(arm, served, asked, asks, clients)
                         told |= {name: value for name, value in of_length.items() if name not in told}  # the first length's
                         told.setdefault("cpu_us_per_token_of", {})[tokens] = of_length["cpu_us_per_token"]
@@ -160,7 +162,7 @@ def over_bare(
 ) -> float:
     """How much later an arm's first tokens come than the bare loop's, at the same arrivals: the difference of medians, ms."""
     count = max(LEAST_ARRIVALS, clients * args.requests)
-    asks, arrivals = requests(tokenizer, count, args.words, args.tokens[0], seed + 1), poisson(count, rate, seed)
+    asks, arrivals = requests(tokenizer, count, args.words, args.tokens[0], seed + 1, seed), poisson(count, rate, seed)
     late, soon = (run(one, served, asked, asks, clients, arrivals)["ttft_p50_ms"] for one in (arm, ARMS[0]))
     return late - soon
 

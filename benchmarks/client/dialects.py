@@ -56,9 +56,10 @@ def _llama_read(event: Body, answer: Answer) -> bool:
 
 
 def _transformers_ask(asked: Asked, model: str) -> tuple[str, Body]:
-    """It refuses fields that it does not know, and takes a whole generation config in their place; one without an end token never ends early."""
+    """It refuses fields that it does not know, and takes a whole generation config in their place; one without an end token never ends early.
+    Whole answers: its streams end with an error where tokens are no text, as those of random weights often are."""
     config = {"do_sample": False, "max_new_tokens": asked.tokens, "pad_token_id": 0}
-    return "/v1/completions", {"prompt": asked.text, "max_tokens": asked.tokens, "stream": True, "generation_config": json.dumps(config)}
+    return "/v1/completions", {"prompt": asked.text, "max_tokens": asked.tokens, "generation_config": json.dumps(config)}
 
 
 def _mlflow_ask(asked: Asked, model: str) -> tuple[str, Body]:
@@ -92,7 +93,7 @@ DIALECTS = {
         Dialect("completions", _openai_ask, _openai_read),
         Dialect("chat", _chat_ask, _openai_read),
         Dialect("llama", _llama_ask, _llama_read),
-        Dialect("transformers", _transformers_ask, _openai_read),
+        Dialect("transformers", _transformers_ask, _openai_read, streams=False),
         Dialect("mlflow", _mlflow_ask, _mlflow_read, streams=False),
         Dialect("v2", _v2_ask, _v2_read, streams=False),
     )

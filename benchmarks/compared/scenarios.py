@@ -16,7 +16,7 @@ BF16 = "bf16" in cpu.features()  # OpenVINO computes in bf16 there, unless it is
 OURS, OPENVINO = (("pilothouse", "pilothouse bf16"), ("openvino", "openvino f32")) if BF16 else (("pilothouse",), ("openvino",))
 FIELD = (*OURS, "llama.cpp", *OPENVINO, "og.Engine", "og.Generator", "mlflow")
 STREAMING = (*OURS, "llama.cpp", *OPENVINO)
-PYFUNCS = ("mlflow stock", "mlserver")  # only where they are compared: minutes of waiting for one row at a time
+SLOW = ("mlflow stock", "mlserver", "transformers")  # only where they are compared: minutes of waiting
 ONE_CORE = "@1"  # behind an arm's name: one thread, on one core
 SLOS = ((1.0, 0.05), (2.0, 0.1))
 
@@ -162,9 +162,9 @@ SCENARIOS = {
             [Point("1 client", _even(3, 64, 128), FIELD, 1)], [Point("1 client", _even(20, 64, 128), FIELD, 1)], SPEED,
         ),
         Scenario(
-            "S2", "More and more clients", "closed loop, 64 tokens in, lognormal 4 to 128 out; two requests a client, those of mlflow stock and mlserver one",
-            [_sweep(1, 4, 1), _sweep(4, 4, 3), _sweep(16, 4, 2), _sweep(16, 4, 1, PYFUNCS)],
-            [*(_sweep(clients, 20, 4) for clients in (1, 2, 4, 8, 16, 32, 64)), _sweep(16, 20, 4, (*PYFUNCS, "transformers"))], SPEED,
+            "S2", "More and more clients", "closed loop, 64 tokens in, lognormal 4 to 128 out; two requests a client, those of mlflow stock, mlserver and transformers one",
+            [_sweep(1, 4, 1), _sweep(4, 4, 3), _sweep(16, 4, 2), _sweep(16, 4, 1, SLOW)],
+            [*(_sweep(clients, 20, 4) for clients in (1, 2, 4, 8, 16, 32, 64)), _sweep(16, 20, 4, SLOW)], SPEED,
         ),
         Scenario(
             "S3", "More and more requests a second", "Poisson arrivals at a share of what Pilothouse answered at most in S2, 64 tokens in, "

