@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from support.pocket_hf import pocket_hf
+
 settings.register_profile("ours", deadline=None)  # speed is no part of a test: another one may have the machine
 settings.load_profile("ours")
 
@@ -15,6 +17,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not GPU and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What tests of Transformers models ask for is trained before the clock of the first one runs: a minute or two, once on a machine."""
+    if not session.config.option.collectonly and any(item.get_closest_marker("transformers") for item in session.items):
+        pocket_hf()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
