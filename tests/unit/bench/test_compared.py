@@ -133,7 +133,7 @@ def test_the_overview_in_the_repository_is_made_of_all_that_is_kept(tmp_path: Pa
 
 
 def test_the_overview_judges_each_goal_on_each_kind_of_machine(tmp_path: Path) -> None:
-    """A goal that only makes sense with AMX has an empty cell elsewhere; one that was not measured says so."""
+    """A goal that only makes sense where OpenVINO computes in bfloat16 has an empty cell elsewhere; one that was not measured says so."""
     for kind, rate in (("amx", 40.0), ("vnni", 30.0)):
         told = runs(rate, 20)
         for run in told:

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pilothouse.engines.base import GuideState, Job, Logits
 from pilothouse.engines.faults import Faults, Gate
 from pilothouse.engines.loop import Loop
+from pilothouse.engines.mailbox import pour
 from pilothouse.engines.scripted import END, Formula, ScriptedStep, ScriptedVocabulary, echoing, following, script
 from pilothouse.errors import ContextLengthExceeded, DeadlineExceeded, EngineFailed, InvalidRequest, NotReady, Overloaded
 from pilothouse.messages import Chunk, FinishReason, Guide, Sampling, Usage
@@ -216,6 +217,25 @@ async def test_log_probabilities_come_only_when_asked() -> None:
 
 
 # -- queue ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_first_tokens_are_delivered_before_the_others_of_their_step() -> None:
+    """Whoever waits for an answer to begin waits for nobody's next token."""
+    gate, heard = Gate(), list[str]()
+
+    async def listen(name: str, chunks: AsyncGenerator[Chunk, None]) -> None:
+        assert await pour(chunks, lambda chunk: heard.append(name) is None)
+
+    with started(rows=2, faults=Faults(gate=gate)) as (loop, _, _):
+        gate.shut()
+        old = asyncio.create_task(listen("old", loop.generate(endless(max_tokens=3))))
+        await at_gate(gate)
+        new = asyncio.create_task(listen("new", loop.generate(endless((4, 5, 6), max_tokens=2))))
+        gate.open()
+        async with asyncio.timeout(WAIT):
+            await asyncio.gather(old, new)
+
+    assert heard == ["old", "new", "old", "old", "new"]
 
 
 async def test_a_full_queue_refuses_at_the_call() -> None:
