@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from support.chart import Chart
 from support.pocket_hf import pocket_hf
 
 settings.register_profile("ours", deadline=None)  # speed is no part of a test: another one may have the machine
@@ -20,9 +21,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What tests of Transformers models ask for is trained before the clock of the first one runs: a minute or two, once on a machine."""
-    if not session.config.option.collectonly and any(item.get_closest_marker("transformers") for item in session.items):
+    """What takes minutes, once on a machine, is there before the clock of the first test that asks for it runs: a trained Transformers model, Helm."""
+    if session.config.option.collectonly:
+        return
+    if any(item.get_closest_marker("transformers") for item in session.items):
         pocket_hf()
+    if any("Chart" in vars(item.module) or "chart" in item.fixturenames for item in session.items if isinstance(item, pytest.Function)):
+        Chart.found()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
