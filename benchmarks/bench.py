@@ -120,10 +120,11 @@ def main(words: Sequence[str]) -> int:
     if words[:1] == ["load"]:
         return command.main(list(words[1:]))
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    here = kept.FOLDER / machine.kind(cpu.features())
     parser.add_argument(
         "--results",
         type=Path,
-        default=kept.FOLDER / machine.kind(cpu.features()),
+        default=here,
         help="where everything is kept (default: %(default)s, by this machine's kind); outside of the checkout's, pages are left alone",
     )
     commands = parser.add_subparsers(dest="command")
@@ -133,7 +134,10 @@ def main(words: Sequence[str]) -> int:
     measured.add_argument("--blocks", type=int, default=0, help="default: 2, full mode 5")
     measured.add_argument("--arms", nargs="+", default=(), help="only these")
     measured.add_argument(
-        "--layers", type=int, default=4, help="of the slice; 32 are the whole Phi-3-mini (needs --results: the page is of 4)"
+        "--layers",
+        type=int,
+        default=makers.SLICE,
+        help="of the slice; 32 are the whole Phi-3-mini (needs --results: runs of several stand in no folder together)",
     )
     measured.add_argument("--add", action="store_true", help="keep the blocks of before, and add to them")
     commands.add_parser("page")
@@ -148,8 +152,9 @@ def main(words: Sequence[str]) -> int:
         return 0
     if args.command == "compare":
         return compare(args.old, args.results)
-    if args.layers != makers.LAYERS and args.results.parent == kept.FOLDER:
-        parser.error(f"--layers {args.layers} needs --results FOLDER before run: the page shows {makers.LAYERS}")
+    args.results = args.results.resolve()
+    if (there := kept.facts(args.results).get("layers", makers.SLICE if args.results == here else args.layers)) != args.layers:
+        parser.error(f"--layers {args.layers} needs a folder of its own, --results FOLDER before run: {args.results.name} is of {there}")
     makers.LAYERS = args.layers
     unknown = set(args.scenarios) - {*SCENARIOS, *PARTS}
     if unknown:

@@ -22,7 +22,8 @@ from environments import python_of
 HERE = Path(__file__).parent
 
 FORMATS = ("onnx", "gguf", "openvino")
-LAYERS = 4  # where nobody says another number; bench --layers changes it for its run
+SLICE = 4
+LAYERS = SLICE  # where nobody says another number; bench --layers changes it for its run
 BUILDER = ["-p", "int4", "-e", "cpu", "--extra_options", "int4_block_size=32", "int4_accuracy_level=4"]
 
 

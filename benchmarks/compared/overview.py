@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import makers
 
 from compared import kept, page, ratios
 from compared.goals import GOALS
@@ -15,9 +16,10 @@ HEAD = Path(__file__).with_name("head.md")
 
 
 def folders(root: Path = kept.FOLDER) -> list[Path]:
-    """One for each kind of machine that was measured, the best kind first."""
-    kinds = [root / kind for kind in (*machine.KINDS, "plain")]
-    return [folder for folder in kinds if (folder / "facts.json").is_file()]
+    """One for each kind of machine that was measured, the best kind first; `KIND-what` is another machine or model of that kind."""
+    kinds = (*machine.KINDS, "plain")
+    found = {file.parent: file.parent.name.partition("-")[0] for file in root.glob("*/facts.json")}
+    return sorted((folder for folder, kind in found.items() if kind in kinds), key=lambda folder: (kinds.index(found[folder]), folder.name))
 
 
 def _column(folder: Path, facts: Mapping[str, Any]) -> list[str]:
@@ -27,12 +29,17 @@ def _column(folder: Path, facts: Mapping[str, Any]) -> list[str]:
     return [word if told is None else f"{told}: {word}" for told, word in judged]
 
 
+def _depth(facts: Mapping[str, Any]) -> str:
+    """How many of its layers the model has, where it is not the slice."""
+    return "" if facts.get("layers", makers.SLICE) == makers.SLICE else f"; {facts['layers']} layers"
+
+
 def make(root: Path = kept.FOLDER, out: Path = PAGE) -> None:
     """Write it."""
     kinds = folders(root)
     known = {folder.name: kept.facts(folder) for folder in kinds}
     told = [HEAD.read_text().rstrip(), "", "## Machines", ""]
-    told += [f"- [{kind}](benchmarks-{kind}.md): {machine.line(facts['machine'])}." for kind, facts in known.items()]
+    told += [f"- [{kind}](benchmarks-{kind}.md): {machine.line(facts['machine'])}{_depth(facts)}." for kind, facts in known.items()]
     told += ["", "## Goals", "", f"| | goal | wanted | {' | '.join(known)} |", f"|---|---|---|{'---|' * len(known)}"]
     columns = [_column(folder, known[folder.name]) for folder in kinds]
     for goal, *cells in zip(GOALS, *columns, strict=True):

@@ -154,6 +154,13 @@ def test_a_machine_is_of_the_kind_of_its_best_feature(features: set[str], kind: 
     assert machine.kind(features) == kind
 
 
+def test_a_folder_of_another_machine_or_model_stands_beside_its_kind_s(tmp_path: Path) -> None:
+    """By the name before the dash; what is no kind's is not shown."""
+    for name in ("plain", "vnni-b", "amx-deep", "vnni", "notes"):
+        kept.save_facts(tmp_path / name, {})
+    assert [folder.name for folder in overview.folders(tmp_path)] == ["amx-deep", "vnni", "vnni-b", "plain"]
+
+
 @pytest.mark.parametrize("folder", overview.folders(), ids=lambda one: one.name)
 def test_the_kept_ratios_are_those_of_the_kept_runs(folder: Path) -> None:
     """What `compare` reads is what the page shows."""
