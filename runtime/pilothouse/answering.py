@@ -76,14 +76,16 @@ class Answerer:
                 while waiting:
                     yield waiting.popleft()
 
-    async def pour(self, requests: tuple[ChatRequest, ...], take: RowTake, *, protocol: str = "python") -> Pauses:
+    def pour(self, requests: tuple[ChatRequest, ...], take: RowTake, *, protocol: str = "python") -> Pauses:
         """Chunks of several prompts to `take`, in the moment they come. All prompts are judged, and have a place, before any starts: a refusal is
         raised before the first chunk."""
-        if len(requests) > 1:
-            for request in requests:
-                self.planner.judge(request)
-            self.engine.reserve(sum(request.n for request in requests), requests[0].tenant or calls.current().tenant)
         rows = [self._one(request, _of_row(row, take), protocol) for row, request in enumerate(requests)]
+        return rows[0] if len(rows) == 1 else self._together(requests, rows)
+
+    async def _together(self, requests: tuple[ChatRequest, ...], rows: list[Pauses]) -> Pauses:
+        for request in requests:
+            self.planner.judge(request)
+        self.engine.reserve(sum(request.n for request in requests), requests[0].tenant or calls.current().tenant)
         async with aclosing(merged(rows)) as pauses:
             async for _ in pauses:
                 yield
@@ -91,15 +93,18 @@ class Answerer:
     async def _one(self, request: ChatRequest, take: Take, protocol: str) -> Pauses:
         """One prompt's chunks, counted and filtered on their way to `take`."""
         with Tally(request, protocol, self._observe) as tally:
-            request = replace(request, tenant=request.tenant or tally.call.tenant, request_id=request.request_id or tally.call.id)
-            jobs = await self.planner.jobs(request)
+            jobs = await self.planner.jobs(
+                request, request_id=request.request_id or tally.call.id, tenant=request.tenant or tally.call.tenant
+            )
             tally.prompt_tokens = len(jobs[0].prompt)
             if request.echo and not take(Chunk(text=self.planner.prompt_text(request), index=0)):
                 yield
 
             def counted(chunk: Chunk) -> bool:
-                tally.count(chunk)
-                return take(chunk)
+                try:
+                    return take(chunk)
+                finally:
+                    tally.count(chunk)  # the chunk itself goes first
 
             called = bool(request.tools) and (request.tool_choice is None or request.tool_choice.mode != "none")
             async with aclosing(self._rows(jobs, _with_tools(request.tools, counted) if called else counted)) as pauses:

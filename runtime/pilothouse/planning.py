@@ -62,16 +62,16 @@ class Planner:
         if request.tools and not (self.template and self.template.renders_tools):
             raise Unsupported("tools are not supported: this model's chat template does not render them; leave tools out", field="tools")
 
-    async def jobs(self, request: ChatRequest) -> list[Job]:
-        """The rows of a request, one a choice. Raises what `judge` does, and `Overloaded` before any work where the queue is full."""
+    async def jobs(self, request: ChatRequest, *, request_id: str = "", tenant: str = "") -> list[Job]:
+        """The rows of a request that is known by `request_id` and comes from `tenant`, one a choice. Raises what `judge` does, and `Overloaded` before any work where the queue is full."""
         self.judge(request)
-        self.engine.reserve(request.n, request.tenant)  # a full queue refuses before any work
+        self.engine.reserve(request.n, tenant)  # a full queue refuses before any work
         size = sum(len(m.content) for m in request.messages) + (len(request.prompt) if isinstance(request.prompt, str) else 0)
         if size > INLINE_BYTES or request.tools:
             prompt = await asyncio.to_thread(self._encode, request)
         else:
             prompt = self._encode(request)
-        jobs = self._plan(request, tuple(prompt))
+        jobs = self._plan(request, tuple(prompt), request_id, tenant)
         if jobs[0].guide is not None:
             await asyncio.to_thread(self.engine.prepare, jobs[0].guide)
         return jobs
@@ -84,7 +84,7 @@ class Planner:
         assert self.template is not None  # judged
         return self.template.ids(request.messages, request.tools)
 
-    def _plan(self, request: ChatRequest, prompt: tuple[int, ...]) -> list[Job]:
+    def _plan(self, request: ChatRequest, prompt: tuple[int, ...], request_id: str, tenant: str) -> list[Job]:
         """The rows of a request, with every default filled in."""
         window = self.engine.context
         field = "messages" if request.messages else "prompt"
@@ -119,7 +119,7 @@ class Planner:
         )
         end = frozenset(request.stop_token_ids) | (frozenset() if request.ignore_eos else self.tokenizer.end_ids)
         job = Job(
-            id=request.request_id or "",
+            id=request_id,
             prompt=prompt,
             sampling=sampling,
             max_tokens=most,
@@ -128,7 +128,7 @@ class Planner:
             stop=request.stop or d.stop,
             logprobs=request.logprobs,
             guide=request.guide or (guide_for(request.tools, request.tool_choice) if request.tools and request.tool_choice else None),
-            tenant=request.tenant,
+            tenant=tenant,
         )
         if request.n == 1:
             return [job]

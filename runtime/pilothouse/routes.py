@@ -7,13 +7,13 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import orjson
 from mlserver.handlers import custom_handler
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pilothouse import ids
 from pilothouse.answering import Answerer
 from pilothouse.bulk import apart
 from pilothouse.errors import Unsupported
@@ -53,7 +53,7 @@ class Routes:
         """OpenAI's chat, unary or streamed."""
         asked = await self._openai_asked(request, openai.chat)
         answerer, _, name = self._served()
-        answer_id, created = f"chatcmpl-{uuid4().hex}", int(time.time())
+        answer_id, created = f"chatcmpl-{ids.new()}", int(time.time())
         if not asked.stream:
             answer = await answerer.answer(asked.request, protocol="openai_chat")
             return json(openai_answers.chat_answer(answer_id, created, name, answer))
@@ -67,7 +67,7 @@ class Routes:
         """OpenAI's completion of one or several raw prompts, unary or streamed."""
         asked = await self._openai_asked(request, openai.completion)
         answerer, _, name = self._served()
-        answer_id, created = f"cmpl-{uuid4().hex}", int(time.time())
+        answer_id, created = f"cmpl-{ids.new()}", int(time.time())
         if not asked.stream:
             answers = await answerer.answers(asked.requests, protocol="openai_completion")
             return json(openai_answers.completion_answer(answer_id, created, name, answers))
@@ -102,7 +102,7 @@ class Routes:
         asked = await self._openai_asked(request, responses.response)
         answerer, _, name = self._served()
         options = asked.options(answerer.planner.defaults)
-        head = response_answers.Head(f"resp_{uuid4().hex}", int(time.time()), name, options)
+        head = response_answers.Head(f"resp_{ids.new()}", int(time.time()), name, options)
         with responses.own_names():
             if not asked.stream:
                 answer = await answerer.answer(asked.request, protocol="openai_response")
@@ -133,7 +133,7 @@ class Routes:
             return Response(await loaded.generic.invocations(body, content_type), media_type="application/json")
         answerer, limits, name = self._served()
         asked = await apart(len(body), lambda: invocations.invocation(body, content_type, limits))
-        answer_id, created = f"chatcmpl-{uuid4().hex}", int(time.time())
+        answer_id, created = f"chatcmpl-{ids.new()}", int(time.time())
         if asked.stream:
             stream = ChatStream(answer_id, created, name, include_usage=True)
             spelling = _chat(stream, asked.requests[0].n, lambda error: sse.event(orjson.dumps(mlflow_error(error))))

@@ -33,6 +33,8 @@ class Wire:
         self.ended: list[bytes] = []
         self.full = False
 
+    def rehearse(self, start: Message) -> None: ...
+
     def begin(self, start: Message) -> bool:
         if not self.full:
             self.starts.append(start)

@@ -102,7 +102,9 @@ class ChatTemplate:
 
 def _compiled(source: str) -> Template:
     try:
-        return Environment().from_string(source)
+        template = Environment().from_string(source)
+        template.globals = dict(template.globals)  # a chain of maps, as it was, is copied name by name in every rendering
+        return template
     except TemplateError as error:
         raise ModelError(f"the model's chat template can't be compiled: {error}") from None
 

@@ -8,8 +8,8 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from uuid import uuid4
 
+from pilothouse import ids
 from pilothouse.errors import InvalidRequest
 from pilothouse.messages import Guide, Tool, ToolCall, ToolChoice
 
@@ -26,7 +26,7 @@ _MAPS = frozenset({"$defs", "definitions", "dependentSchemas", "patternPropertie
 
 def new_id() -> str:
     """A call's id, as OpenAI's look."""
-    return f"call_{uuid4().hex[:24]}"
+    return f"call_{ids.new()[:24]}"
 
 
 def parse(text: str, tools: Sequence[Tool], *, make_id: Callable[[], str] = new_id) -> tuple[str, tuple[ToolCall, ...]]:

@@ -5,7 +5,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +52,7 @@ class Job:
     index: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """One row's share of a step: feed `tokens`, answer the logits at the last `wanted` of them (0 within a prompt, 1 + drafts while decoding)."""
 
     row: int

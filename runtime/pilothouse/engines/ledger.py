@@ -72,14 +72,15 @@ class Ledger:
         plan = Plan()
         self._expire(now, plan)
         shares: dict[int, Share] = {}
-        for entry in [entry for entry in self.running.values() if self._outgrows(entry)]:
-            self._leave(entry)
-            self.waiting.resume(entry)
+        if self.limits.turn is not None:
+            for entry in [entry for entry in self.running.values() if self._outgrows(entry)]:
+                self._leave(entry)
+                self.waiting.resume(entry)
         answering = [entry for entry in self.running.values() if entry.left == 1]
         most = self._draft_most(len(answering))
         for entry in answering:
             if entry.row != NOWHERE:  # not given way to an older one just now
-                self._feed(entry, 1, self._drafts(entry, most), shares, plan)
+                self._feed(entry, 1, self._drafts(entry, most) if most > 0 else (), shares, plan)
         self._admit(plan)
         self._share_out(shares, plan)
         plan.shares = list(shares.values())
@@ -183,7 +184,7 @@ class Ledger:
         return turn is not None and entry.left == 1 and entry.opened <= turn <= entry.fed
 
     def _drafts(self, entry: Entry, most: int) -> tuple[int, ...]:
-        if entry.lookup is None or most < 1:
+        if entry.lookup is None:
             return ()
         turn = self.limits.turn
         if turn is not None and entry.opened <= turn:

@@ -7,7 +7,7 @@ sleeps on that queue.
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +18,10 @@ from pilothouse.engines.base import Capabilities, Guidance, Job, Stats, StepEngi
 from pilothouse.engines.door import Door
 from pilothouse.engines.driver import Driver, Stepping
 from pilothouse.engines.entry import Entry
-from pilothouse.engines.mailbox import Mailbox, Outbox, Stream
-from pilothouse.engines.plan import Ending, Limits, Plan
+from pilothouse.engines.mailbox import Mailbox, Outbox, Said, Stream
+from pilothouse.engines.plan import Ending, Limits, Outcome, Plan
 from pilothouse.engines.relay import Relay
+from pilothouse.engines.sampling import Sampled
 from pilothouse.engines.waiting import Waiting
 from pilothouse.engines.writer import Writer
 from pilothouse.errors import ContextLengthExceeded, EngineFailed, InvalidRequest
@@ -123,7 +124,8 @@ class Loop:
         """Queue `job`. Refusals are raised by this call, with nothing queued: `Overloaded`, `NotReady`, `InvalidRequest`."""
         self.reserve(1, job.tenant, len(job.prompt))
         self._check(job)
-        request = _Request(Entry(job, self._clock()), Writer(job, self._vocabulary), Mailbox(asyncio.get_running_loop()))
+        writer = Writer(job, self._vocabulary)
+        request = _Request(Entry(job, self._clock()), writer, Mailbox(asyncio.get_running_loop(), writer.write))
         self._door.enter(request.entry, self._rows, partial(self._inbox.put, request))
         return Stream(request.mailbox, partial(self._inbox.put, _Left(request)))
 
@@ -291,23 +293,25 @@ class Loop:
         self._outbox.flush()
 
     def _answer(self, plan: Plan, driver: Driver) -> None:
-        """Tokens to chunks: the last of a row says why it ends, unless its text does so before. First tokens go first."""
-        for outcome, answer in sorted(driver.step(plan), key=lambda told: told[0].entry.answered > told[0].kept):
+        """Tokens to readers: the last of a row says why it ends, unless its text does so before. First tokens go first."""
+        for outcome, answer in sorted(driver.step(plan), key=_later):
             request = self._requests.get(outcome.entry)
             if request is None:
                 continue  # this step was given up, and now it has come back
-            request.writer.cached = outcome.entry.cached
+            writer = request.writer
+            writer.cached = outcome.entry.cached
             if outcome.error is not None:
                 self._end(outcome.entry, outcome.error)
-                continue
-            for place, sampled in enumerate(answer[: outcome.kept], 1):
-                chunk = request.writer.add(sampled, outcome.reason if place == outcome.kept else None)
-                if chunk is not None:
+            elif not writer.decides:
+                self._outbox.put(request.mailbox, Said(answer[: outcome.kept], outcome.reason))
+                if outcome.reason is not None:
+                    self._forget(outcome.entry)
+            else:
+                for chunk in writer.write(answer[: outcome.kept], outcome.reason):
                     self._outbox.put(request.mailbox, chunk)
-                if request.writer.ended:
+                if writer.ended:
                     driver.withdraw(outcome.entry)
                     self._forget(outcome.entry)
-                    break
 
     def _fail(self, driver: Driver, error: Exception) -> None:
         """The engine broke: nobody new, its rows end, its memory is freed; those who wait go on waiting."""
@@ -327,7 +331,7 @@ class Loop:
         """An end without a token of its own."""
         request = self._requests.get(entry)
         if request is not None:
-            self._outbox.put(request.mailbox, request.writer.end(ending) if isinstance(ending, FinishReason) else ending)
+            self._outbox.put(request.mailbox, Said((), ending) if isinstance(ending, FinishReason) else ending)
             self._forget(entry)
 
     def _forget(self, entry: Entry) -> None:
@@ -360,3 +364,9 @@ class Loop:
                 driver.close()
             except Exception as error:
                 self._on_failure(error)
+
+
+def _later(told: tuple[Outcome, Sequence[Sampled]]) -> bool:
+    """Whether its row has answered before."""
+    outcome, _ = told
+    return outcome.entry.answered > outcome.kept

@@ -6,12 +6,25 @@ engine, which alone never keeps it alive.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
+from typing import NamedTuple
 
-from pilothouse.messages import Chunk
+from pilothouse.engines.sampling import Sampled
+from pilothouse.messages import Chunk, FinishReason
 
-Item = Chunk | Exception
+Write = Callable[[Sequence[Sampled], FinishReason | None], Sequence[Chunk]]
+"""`Writer.write` of a row's answer."""
+
+
+class Said(NamedTuple):
+    """What a step gave a row, to be written by its reader: that is for the event loop, while the next step computes."""
+
+    sampled: Sequence[Sampled]
+    reason: FinishReason | None
+
+
+Item = Said | Chunk | Exception
 
 Take = Callable[[Chunk], bool]
 """Takes a chunk in the moment it is there, on the event loop: it must be quick. False: no more for now."""
@@ -20,16 +33,32 @@ Take = Callable[[Chunk], bool]
 class Mailbox:
     """What waits for one reader on one event loop; touched from that loop only."""
 
-    __slots__ = ("items", "loop", "take", "waiter")
+    __slots__ = ("_write", "failed", "items", "loop", "take", "waiter")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, write: Write) -> None:
         self.loop = loop
-        self.items: deque[Item] = deque()
+        self._write = write
+        self.failed = False
+        """Whether something could not be written, which the engine does not know."""
+        self.items: deque[Chunk | Exception] = deque()
         self.take: Take | None = None  # of a reader who waits for all that comes, until it says no
         self.waiter: asyncio.Future[None] | None = None
 
     def deliver(self, item: Item) -> None:
         """To the reader where one waits, and else into the box."""
+        if not isinstance(item, Said):
+            self._hand(item)
+            return
+        try:
+            chunks = self._write(*item)
+        except Exception as error:  # this reader's own, too
+            self.failed = True
+            self._hand(error)
+        else:
+            for chunk in chunks:
+                self._hand(chunk)
+
+    def _hand(self, item: Chunk | Exception) -> None:
         waiter = self.waiter
         if waiter is None or waiter.done():
             self.items.append(item)
@@ -103,6 +132,8 @@ class Stream(AsyncGenerator[Chunk, None]):
             if item.finish_reason is not None:
                 self._cancel = None
             return item
+        if mailbox.failed:
+            self._leave()
         self._cancel = None
         try:
             raise item

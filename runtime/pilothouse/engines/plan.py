@@ -1,6 +1,7 @@
 """What the ledger decides, and within which bounds: plain values."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pilothouse.engines.base import Work
 from pilothouse.engines.entry import Entry
@@ -25,8 +26,7 @@ class Limits:
     turn: int | None = None  # tokens that a row opened with no more can't outgrow without being computed anew
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """One row's part of a step: its next `tokens`, then drafts. It answers when nothing of it is left to feed."""
 
     entry: Entry
@@ -38,10 +38,9 @@ class Share:
         return self.tokens == self.entry.left
 
     def work(self) -> Work:
-        fed = self.entry.fed
-        return Work(
-            self.entry.row, [*self.entry.tokens[fed : fed + self.tokens], *self.drafts], 1 + len(self.drafts) if self.answers else 0
-        )
+        entry, count, drafts = self
+        fed = entry.fed
+        return Work(entry.row, [*entry.tokens[fed : fed + count], *drafts], 1 + len(drafts) if self.answers else 0)
 
 
 @dataclass(slots=True)
@@ -53,8 +52,7 @@ class Plan:
     ended: list[tuple[Entry, Ending]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a step gave one row: how many of the sampled tokens count, and why it is over, if it is; `error` where it failed alone."""
 
     entry: Entry

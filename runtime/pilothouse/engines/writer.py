@@ -5,6 +5,7 @@ that shows its first character. The end token and what a stop string cuts away a
 """
 
 from collections import deque
+from collections.abc import Sequence
 
 from pilothouse.engines.base import Job, Vocabulary
 from pilothouse.engines.sampling import Sampled
@@ -44,6 +45,22 @@ class Writer:
         self._held: deque[tuple[Sampled, int]] = deque()  # with the place in the text where each begins
         self._read = 0  # characters that the tokens gave
         self._shown = 0  # characters that the chunks gave
+
+    @property
+    def decides(self) -> bool:
+        """Whether its text may end the answer before the engine does: then the engine must not be a step ahead of it."""
+        return self._scanner is not None
+
+    def write(self, sampled: Sequence[Sampled], reason: FinishReason | None) -> list[Chunk]:
+        """The chunks of a step: `reason` says why its last token is the answer's last; without a token, that the answer has ended."""
+        chunks, last = [], len(sampled) - 1
+        for place, one in enumerate(sampled):
+            chunk = self.add(one, reason if place == last else None)
+            if chunk is not None:
+                chunks.append(chunk)
+            if self.ended:
+                return chunks
+        return chunks if sampled or reason is None else [self.end(reason)]
 
     def add(self, sampled: Sampled, reason: FinishReason | None = None) -> Chunk | None:
         """The chunk that this token completes, None while its text waits. `reason` is set on the last token; a stop string overrules it."""

@@ -172,6 +172,8 @@ class Fields:
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
         """Refuse the fields that are known but can't be honoured, each with its reason; null asks for nothing."""
+        if self._left.keys().isdisjoint(reasons):
+            return
         for name, reason in reasons.items():
             if name in self:
                 raise Unsupported(f"{self.path(name)} is not supported: {reason}", field=self.path(name))

@@ -6,14 +6,13 @@ Pure ASGI, as all layers here: Starlette's BaseHTTPMiddleware would put a task b
 import logging
 import re
 import time
-import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pilothouse import calls
+from pilothouse import calls, ids
 from pilothouse.calls import Call
 from pilothouse.errors import PilothouseError
 from pilothouse.metrics import Metrics
@@ -43,7 +42,7 @@ _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 def request_id(given: str | None) -> str:
     """The client's id where it is short and plain enough for a log, else a new one."""
-    return given if given is not None and _ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given is not None and _ID.fullmatch(given) else ids.new()
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -72,7 +71,7 @@ class Edge:
             self._traces.begin(call, {name: value for name in TRACE_HEADERS if (value := header(scope, name.encode())) is not None})
         calls.begin(call)
         reply = _Reply(send, call.id, self._health, lambda status: self._trace(scope, call, status))
-        scope.setdefault("state", {}).update(call=call, request_id=call.id, tenant="", pipe=pipe(send, reply.send))
+        scope.setdefault("state", {}).update(call=call, request_id=call.id, tenant="", pipe=pipe(send, reply))
         began = time.monotonic()
         try:
             if len(scope["headers"]) > self._max_headers:
@@ -131,10 +130,14 @@ class _Reply:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), (b"x-request-id", self._id)]
-            if trace := self._trace(self.status):
-                headers.append((b"x-trace-id", trace.encode("ascii")))
-            if self._health.leaving and (b"connection", b"close") not in headers:
-                headers.append((b"connection", b"close"))
-            message = {**message, "headers": headers}
+            message = self.dressed(message)
         await self._send(message)
+
+    def dressed(self, start: Message) -> Message:
+        """A response's start, with the headers that every one has."""
+        headers = [*start.get("headers", ()), (b"x-request-id", self._id)]
+        if trace := self._trace(start["status"]):
+            headers.append((b"x-trace-id", trace.encode("ascii")))
+        if self._health.leaving and (b"connection", b"close") not in headers:
+            headers.append((b"connection", b"close"))
+        return {**start, "headers": headers}

@@ -2,9 +2,9 @@
 client that reads nothing. And with a short way for the chunks of a stream, which are most of what a server of answers sends."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import h11
 import orjson
@@ -31,6 +31,8 @@ class Connection(h11.Connection):
 
     def __init__(self, held: Callable[[], None] = lambda: None) -> None:
         super().__init__(h11.SERVER, plain.MOST_BYTES)
+        self.watchers: set[Callable[[], None]] = set()
+        """Called when the client is gone."""
         self._chunked = False
         self._held = held
         self._waiting = b""
@@ -38,11 +40,21 @@ class Connection(h11.Connection):
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
         sent = super().send_with_data_passthrough(event)
         if type(event) is h11.Response:
-            head = b"".join(sent or ())
-            self._chunked = b"\r\ntransfer-encoding: chunked\r\n" in head.lower()
-            self._hold(head)
+            self._begun(b"".join(sent or ()))
             return []
         return [self.release(), *(sent or ())] if sent or type(event) is h11.EndOfMessage else sent
+
+    def compose(self, response: h11.Response) -> tuple[h11.Response, bytes]:
+        """A response that may be sent now, and its head on the wire. Nothing is sent: `start` does that."""
+        cleaned, head = self._clean_up_response_headers_for_sending(response), list[bytes]()
+        assert self._writer is not None  # a response is owed
+        self._writer(cleaned, head.append)
+        return cleaned, b"".join(head)
+
+    def start(self, response: h11.Response, head: bytes) -> None:
+        """Send what `compose` made: all that `send` would do."""
+        self._process_event(h11.SERVER, response)
+        self._begun(head)
 
     def part(self, data: bytes) -> bytes:
         """What stands on the wire for a piece, not empty, of the body that is being sent."""
@@ -59,29 +71,72 @@ class Connection(h11.Connection):
         waiting, self._waiting = self._waiting, b""
         return waiting
 
+    def _begun(self, head: bytes) -> None:
+        self._chunked = b"\r\ntransfer-encoding: chunked\r\n" in head.lower()
+        self._hold(head)
+
     def _hold(self, data: bytes) -> None:
         self._waiting += data
         self._held()
 
 
+class Reply(Protocol):
+    """A response as it passes the layers."""
+
+    status: int
+    """0 until it begins."""
+
+    def dressed(self, start: Message) -> Message:
+        """Its start, with the headers that every response has."""
+
+
 class Pipe:
-    """The short way out for a stream: what uvicorn's `send` does for its start and its pieces, without a message that every layer looks at, and
-    without waiting. The response's end goes through `send`."""
+    """The short way between a connection and what answers on it: uvicorn's `send` for a stream's start and its pieces, without a message that every
+    layer looks at, and without waiting; and word of the client, without a task that waits for it. The response's end goes through `send`."""
 
-    __slots__ = ("_conn", "_cycle", "_flow", "_headless", "_start", "_transport")
+    __slots__ = ("_conn", "_cycle", "_flow", "_headless", "_rehearsed", "_reply", "_transport")
 
-    def __init__(self, cycle: RequestResponseCycle, conn: Connection, start: Send) -> None:
-        """`start` sends a response's start, with all that the layers add to it."""
-        self._cycle, self._conn, self._start = cycle, conn, start
+    def __init__(self, cycle: RequestResponseCycle, conn: Connection, reply: Reply) -> None:
+        self._cycle, self._conn, self._reply = cycle, conn, reply
         self._flow, self._transport = cycle.flow, cycle.transport
         self._headless = cycle.scope["method"] == "HEAD"
+        self._rehearsed: tuple[Message, h11.Response, bytes] | None = None
+
+    @property
+    def arrived(self) -> bool:
+        """Whether `receive` has the whole body, or what is left of it, and does not wait."""
+        return not self._cycle.more_body and self._cycle.message_event.is_set()
+
+    def watch(self, gone: Callable[[], None]) -> Callable[[], None]:
+        """Have `gone` called when the client goes; the answer takes that back."""
+        self._conn.watchers.add(gone)
+        return lambda: self._conn.watchers.discard(gone)
+
+    def rehearse(self, start: Message) -> None:
+        """Make what `begin` will send, while nobody waits for it."""
+        if not self._cycle.response_started and not self._cycle.disconnected:
+            self._rehearsed = self._composed(self._reply.dressed(start))
 
     def begin(self, start: Message) -> bool:
         """Send the response's start. False where the client has not read what it has: nothing was sent, and `send` would wait for it."""
-        if self._flow.write_paused and not self._cycle.disconnected:
+        cycle = self._cycle
+        if cycle.disconnected:
+            self._reply.status = start["status"]
+            return True
+        if self._flow.write_paused:
             return False
-        _at_once(self._start(start))
+        dressed, rehearsed = self._reply.dressed(start), self._rehearsed
+        if rehearsed is None or rehearsed[0] != dressed:
+            rehearsed = self._composed(dressed)
+        cycle.response_started, cycle.waiting_for_100_continue = True, False
+        self._reply.status = start["status"]
+        self._conn.start(*rehearsed[1:])
         return True
+
+    def _composed(self, dressed: Message) -> tuple[Message, h11.Response, bytes]:
+        headers = [*self._cycle.default_headers, *dressed["headers"]]
+        status = dressed["status"]
+        return dressed, *self._conn.compose(h11.Response(status_code=status, headers=headers, reason=_PHRASES[status]))
 
     def write(self, data: bytes) -> bool:
         """Send a piece, not empty. False where the client has not read what it has: `drain` before the next one."""
@@ -103,18 +158,12 @@ class Pipe:
             await asyncio.sleep(0)
 
 
-def _at_once(sending: Awaitable[None]) -> None:
-    """Run what finds nothing to wait for: uvicorn's `send` waits for a client that does not read, and for nothing else."""
-    for _ in sending.__await__():
-        raise RuntimeError("a response's start had to wait")
-
-
-def pipe(send: Send, start: Send) -> Pipe | None:
-    """The short way out beside `send`; None where that is not of a connection of ours. `start`: what a response's start goes through."""
+def pipe(send: Send, reply: Reply) -> Pipe | None:
+    """The short way beside `send`; None where that is not of a connection of ours."""
     cycle = getattr(send, "__self__", None)
     if not isinstance(cycle, RequestResponseCycle) or not isinstance(cycle.conn, Connection):
         return None
-    return Pipe(cycle, cycle.conn, start)
+    return Pipe(cycle, cycle.conn, reply)
 
 
 def timed(seconds: float, turnstile: "Turnstile | None" = None) -> type[H11Protocol]:
@@ -194,6 +243,8 @@ def timed(seconds: float, turnstile: "Turnstile | None" = None) -> type[H11Proto
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
+            for gone in list(self._ours.watchers):
+                gone()
             self._stop()
             self._read()
 

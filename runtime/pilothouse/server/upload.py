@@ -7,6 +7,7 @@ unary request frees its row as a stream does.
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilothouse.errors import InvalidRequest, Overloaded, PayloadTooLarge, RequestTimeout, UnsupportedMedia
 from pilothouse.server.edge import header
+from pilothouse.server.http1 import Pipe
 
 LINGER_SECONDS = 1.0  # how long the rest of a refused body is read, so that the client sees the answer and no reset
 LINGER_BODIES = 4  # and how much of it, in largest bodies
@@ -80,7 +82,8 @@ class _Body:
         self._inflate: _Inflate | None = None
         self._begun = False
         self._task = asyncio.current_task()
-        self._watch: asyncio.Task[None] | None = None
+        self._pipe: Pipe | None = scope["state"].get("pipe")
+        self._unwatch: Callable[[], object] = lambda: None
         self._disconnected = asyncio.Event()
         self.complete = False  # the whole body was read
         self.refused = False  # the rest of the body is not wanted
@@ -95,12 +98,7 @@ class _Body:
             return {"type": "http.disconnect"}
         if not self._begun:
             self._begin()
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
-        except TimeoutError:
-            self.refused = self.slow = True
-            raise RequestTimeout(f"the body did not arrive within {self._seconds:g} s; send it faster or smaller") from None
+        message = await (self._receive() if self._pipe is not None and self._pipe.arrived else self._in_time())
         if message["type"] != "http.request":
             self.gone = True
             raise asyncio.CancelledError
@@ -110,11 +108,19 @@ class _Body:
             raise self._too_large("")
         if not more:
             self.complete = True
-            self._watch = asyncio.create_task(self._listen())
+            self._unwatch = asyncio.create_task(self._listen()).cancel if self._pipe is None else self._pipe.watch(self._left)
         if self._inflate is not None:
             data = self._inflate.feed(data, last=not more)
         self._hold(len(data))
         return {"type": "http.request", "body": data, "more_body": more}
+
+    async def _in_time(self) -> Message:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._receive()
+        except TimeoutError:
+            self.refused = self.slow = True
+            raise RequestTimeout(f"the body did not arrive within {self._seconds:g} s; send it faster or smaller") from None
 
     def _hold(self, size: int) -> None:
         try:
@@ -143,19 +149,27 @@ class _Body:
         return PayloadTooLarge(f"the body is over {self._max} bytes{how}; send a smaller one")
 
     async def _listen(self) -> None:
-        """Wait for the client to go away, then end its handler."""
+        """Wait for the client to go away: where no pipe says so."""
         message = await self._receive()
         while message["type"] != "http.disconnect":
             message = await self._receive()
+        self._left()
+
+    def _left(self) -> None:
+        """The client has gone, which ends its handler."""
         self._disconnected.set()
         if not self.answered and self._task is not None:
             self.gone = True
             self._task.cancel()
 
+    def end(self) -> None:
+        """The whole response was sent: a host reports that as a disconnect, too."""
+        self.answered = True
+        self._disconnected.set()
+
     def close(self) -> None:
         self._room.give_back(self._held)
-        if self._watch is not None:
-            self._watch.cancel()
+        self._unwatch()
 
     async def linger(self) -> None:
         """Read on and forget, within bounds, so that a client that is still sending gets to read its refusal."""
@@ -233,8 +247,7 @@ class _Reply:
                 if not self._body.slow:
                     await self._body.linger()
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
-            # The host reports a finished response as a disconnect too.
-            self._body.answered = True
+            self._body.end()
         else:
             await self._give_way()
         await self._send(message)

@@ -1,11 +1,12 @@
 """From the engine's thread to a reader: one by one, or poured in the moment it comes."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
-from pilothouse.engines.mailbox import Mailbox, Stream, pour
+from pilothouse.engines.mailbox import Mailbox, Said, Stream, pour
+from pilothouse.engines.sampling import Sampled
 from pilothouse.errors import EngineFailed
 from pilothouse.messages import Chunk, FinishReason
 
@@ -25,9 +26,17 @@ class Reader:
         return self.room > 0
 
 
+def write(sampled: Sequence[Sampled], reason: FinishReason | None) -> list[Chunk]:
+    """A chunk for every token, which can't be 13."""
+    if any(one.token == 13 for one in sampled):
+        raise ValueError("13")
+    last = len(sampled) - 1
+    return [Chunk(str(one.token), finish_reason=reason if place == last else None) for place, one in enumerate(sampled)]
+
+
 @pytest.fixture
 async def mailbox() -> Mailbox:
-    return Mailbox(asyncio.get_running_loop())
+    return Mailbox(asyncio.get_running_loop(), write)
 
 
 @pytest.fixture
@@ -61,6 +70,34 @@ async def test_a_poured_chunk_is_taken_where_it_is_delivered(mailbox: Mailbox, s
 
     assert await task is True
     assert (reader.got[-1], left) == (LAST, [])
+
+
+async def test_what_a_step_says_is_written_where_it_is_delivered(mailbox: Mailbox, stream: Stream, left: list[str]) -> None:
+    """Its tokens become chunks there, in order, whether somebody waits for them or not."""
+    reader = Reader()
+    mailbox.deliver(Said([Sampled(1), Sampled(2)], None))
+    task = await waiting(stream, reader)
+
+    mailbox.deliver(Said([Sampled(3)], None))
+    assert [chunk.text for chunk in reader.got] == ["1", "2", "3"]
+    mailbox.deliver(Said([Sampled(4)], FinishReason.LENGTH))
+
+    assert await task is True
+    assert (reader.got[-1].text, left) == ("4", [])
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_what_can_t_be_written_ends_its_reader_and_withdraws_its_row(
+    mailbox: Mailbox, stream: Stream, left: list[str], waits: bool
+) -> None:
+    """The engine, which knows nothing of it, is told that the reader has left."""
+    reader = Reader()
+    task = await waiting(stream, reader) if waits else None
+    mailbox.deliver(Said([Sampled(13)], None))
+
+    with pytest.raises(ValueError, match="13"):
+        await (task or stream.pour(reader.take))
+    assert left == ["left"]
 
 
 async def test_a_reader_without_room_finds_the_rest_when_it_comes_back(mailbox: Mailbox, stream: Stream) -> None:

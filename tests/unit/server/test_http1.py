@@ -1,11 +1,15 @@
 """The short way for chunks writes what h11 writes, and only where h11 would write chunks."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import Message
 
-from pilothouse.server.http1 import Connection
+from pilothouse.server.http1 import Connection, Pipe
 
 REQUESTS = {
     "a stream": (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", []),
@@ -82,3 +86,112 @@ def test_a_last_piece_goes_with_the_end() -> None:
 
     assert connection.send(h11.Data(data=b"")) == b""
     assert connection.send(h11.EndOfMessage()) == b"4\r\nlast\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("kind", [*REQUESTS, "a last request"])
+def test_a_head_made_ahead_is_the_head_that_h11_sends(kind: str) -> None:
+    """The same bytes, and afterwards a connection in the same state; making it alone changes nothing."""
+    request, headers = {**REQUESTS, "a last request": (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", [])}[kind]
+    response = h11.Response(status_code=200, headers=[*headers, ("x-a", "b")], reason=b"OK")
+    ours, theirs = Connection(), h11.Connection(h11.SERVER)
+    for connection in (ours, theirs):
+        connection.receive_data(request)
+        while type(connection.next_event()) is h11.Request:
+            pass
+
+    made = ours.compose(response)
+    assert (ours.our_state, ours.release()) == (h11.SEND_RESPONSE, b"")
+    ours.start(*made)
+
+    assert ours.release() == theirs.send(response)
+    assert ours.states == theirs.states
+    assert ours.send(h11.Data(data=b"")) == theirs.send(h11.Data(data=b""))
+
+
+class Undressed:
+    """A reply whose layers add one header."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.added = (b"x-id", b"1")
+        self.asked = 0
+
+    def dressed(self, start: Message) -> Message:
+        self.asked += 1
+        return {**start, "headers": [*start["headers"], self.added]}
+
+
+class Kept:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+
+def piped(reply: Undressed) -> tuple[Pipe, Kept, Any]:
+    """A request that has come, the pipe of its answer, and what is written."""
+    connection, transport = Connection(), Kept()
+    connection.receive_data(REQUESTS["a stream"][0])
+    assert type(connection.next_event()) is h11.Request
+    cycle = SimpleNamespace(
+        flow=SimpleNamespace(write_paused=False), transport=transport, scope={"method": "POST"}, default_headers=[(b"server", b"s")],
+        response_started=False, waiting_for_100_continue=True, disconnected=False,
+    )  # fmt: skip
+    return Pipe(cycle, connection, reply), transport, cycle  # type: ignore[arg-type]  # what it touches of a cycle is here
+
+
+START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]}
+HEAD = b"HTTP/1.1 200 OK\r\nserver: s\r\na: b\r\nx-id: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("rehearsed", [True, False])
+def test_a_stream_begins_with_its_head_and_first_piece_in_one(rehearsed: bool) -> None:
+    """Whether or not its head was made ahead; until it begins nothing is sent, and the reply has no status."""
+    reply = Undressed()
+    pipe, transport, cycle = piped(reply)
+    if rehearsed:
+        pipe.rehearse(START)
+    assert (transport.written, reply.status, cycle.response_started) == (b"", 0, False)
+
+    assert pipe.begin(START)
+    assert pipe.write(b"one")
+
+    assert transport.written == HEAD + b"3\r\none\r\n"
+    assert (reply.status, cycle.response_started, cycle.waiting_for_100_continue) == (200, True, False)
+
+
+def test_a_head_made_ahead_is_made_again_where_it_has_changed() -> None:
+    """A server that is leaving says so in the heads of the answers that begin from then on."""
+    reply = Undressed()
+    pipe, transport, _ = piped(reply)
+    pipe.rehearse(START)
+    reply.added = (b"connection", b"close")
+
+    assert pipe.begin(START)
+    assert pipe.write(b"one")
+
+    assert b"\r\nconnection: close\r\n" in transport.written
+    assert b"x-id" not in transport.written
+
+
+def test_nothing_is_rehearsed_for_what_has_begun_or_for_nobody() -> None:
+    """A rehearsal may come late: after the first event, or after the client has gone."""
+    reply = Undressed()
+    pipe, _, cycle = piped(reply)
+    assert pipe.begin(START)
+    pipe.rehearse(START)
+    cycle.response_started, cycle.disconnected = False, True
+    pipe.rehearse(START)
+    assert reply.asked == 1
+
+
+def test_a_client_that_does_not_read_has_no_response_begun() -> None:
+    """Nothing is sent, and nothing is said to have been."""
+    reply = Undressed()
+    pipe, transport, cycle = piped(reply)
+    cycle.flow.write_paused = True
+    assert not pipe.begin(START)
+    assert (transport.written, reply.status, cycle.response_started) == (b"", 0, False)
