@@ -45,7 +45,7 @@ class EventStream:
     async def _pour(self, scope: Scope, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         headers += [(name.lower().encode(), value.encode()) for name, value in sse.HEADERS.items()]
-        part = _short(pipe) if (pipe := scope["state"]["pipe"]) is not None else _long(send)
+        part = _parts(scope["state"]["pipe"])
         async with aclosing(self._rest) as rest:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             if self._first:
@@ -61,7 +61,7 @@ class EventStream:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _short(pipe: Pipe) -> Callable[[bytes], Awaitable[None]]:
+def _parts(pipe: Pipe) -> Callable[[bytes], Awaitable[None]]:
     """Pieces by the short way. An iterator that always has one more would hold the event loop, and never hear that its client is gone."""
     parts = count(1)
 
@@ -70,11 +70,6 @@ def _short(pipe: Pipe) -> Callable[[bytes], Awaitable[None]]:
             await pipe.drain()
 
     return part
-
-
-def _long(send: Send) -> Callable[[bytes], Awaitable[None]]:
-    """Pieces as messages, for a host that knows no shorter way."""
-    return lambda data: send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 async def _events(items: AsyncIterator[T], write: Callable[[T], bytes]) -> AsyncGenerator[bytes, None]:

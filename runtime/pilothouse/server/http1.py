@@ -158,11 +158,11 @@ class Pipe:
             await asyncio.sleep(0)
 
 
-def pipe(send: Send, reply: Reply) -> Pipe | None:
-    """The short way beside `send`; None where that is not of a connection of ours."""
+def pipe(send: Send, reply: Reply) -> Pipe:
+    """The short way beside `send`, which is a connection's of ours."""
     cycle = getattr(send, "__self__", None)
-    if not isinstance(cycle, RequestResponseCycle) or not isinstance(cycle.conn, Connection):
-        return None
+    assert isinstance(cycle, RequestResponseCycle)
+    assert isinstance(cycle.conn, Connection)
     return Pipe(cycle, cycle.conn, reply)
 
 

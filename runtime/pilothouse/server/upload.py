@@ -82,13 +82,13 @@ class _Body:
         self._inflate: _Inflate | None = None
         self._begun = False
         self._task = asyncio.current_task()
-        self._pipe: Pipe | None = scope["state"].get("pipe")
-        self._unwatch: Callable[[], object] = lambda: None
+        self._pipe: Pipe = scope["state"]["pipe"]
+        self._unwatch: Callable[[], None] = lambda: None
         self._disconnected = asyncio.Event()
         self.complete = False  # the whole body was read
         self.refused = False  # the rest of the body is not wanted
         self.slow = False  # nor waited for
-        self.answered = False  # the whole response was sent
+        self.answered = False  # the whole response is sent
         self.gone = False  # the client went away and the handler was cancelled for it
 
     async def receive(self) -> Message:
@@ -98,7 +98,7 @@ class _Body:
             return {"type": "http.disconnect"}
         if not self._begun:
             self._begin()
-        message = await (self._receive() if self._pipe is not None and self._pipe.arrived else self._in_time())
+        message = await (self._receive() if self._pipe.arrived else self._in_time())
         if message["type"] != "http.request":
             self.gone = True
             raise asyncio.CancelledError
@@ -108,7 +108,7 @@ class _Body:
             raise self._too_large("")
         if not more:
             self.complete = True
-            self._unwatch = asyncio.create_task(self._listen()).cancel if self._pipe is None else self._pipe.watch(self._left)
+            self._unwatch = self._pipe.watch(self._left)
         if self._inflate is not None:
             data = self._inflate.feed(data, last=not more)
         self._hold(len(data))
@@ -148,13 +148,6 @@ class _Body:
         self.refused = True
         return PayloadTooLarge(f"the body is over {self._max} bytes{how}; send a smaller one")
 
-    async def _listen(self) -> None:
-        """Wait for the client to go away: where no pipe says so."""
-        message = await self._receive()
-        while message["type"] != "http.disconnect":
-            message = await self._receive()
-        self._left()
-
     def _left(self) -> None:
         """The client has gone, which ends its handler."""
         self._disconnected.set()
@@ -164,7 +157,6 @@ class _Body:
 
     def end(self) -> None:
         """The whole response was sent: a host reports that as a disconnect, too."""
-        self.answered = True
         self._disconnected.set()
 
     def close(self) -> None:
@@ -238,19 +230,22 @@ class _Reply:
         self._parts = 0
 
     async def send(self, message: Message) -> None:
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if message["type"] == "http.response.start":
             if self._body.unwanted:
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
-        elif not message.get("more_body", False):
+        elif last:
             if self._body.unwanted:
                 await self._send({**message, "more_body": True})
                 if not self._body.slow:
                     await self._body.linger()
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
-            self._body.end()
+            self._body.answered = True
         else:
             await self._give_way()
         await self._send(message)
+        if last:
+            self._body.end()
 
     async def _give_way(self) -> None:
         """The host never waits where its buffer has room, nor once the client is gone: a stream must let others run, and be cancelled."""
