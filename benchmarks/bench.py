@@ -7,6 +7,7 @@ scripts/bench compare OLD      every ratio that moved by more than 5% since the 
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +68,8 @@ def all_ratios(folder: Path) -> dict[str, float]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure what is asked for; keep it after every scenario, and whatever is there at Ctrl-C."""
+    """Measure what is asked for; keep it after every scenario, and whatever is there at Ctrl-C. An end that is asked for otherwise is one, too: no peer is left."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     wanted = args.scenarios or [*SCENARIOS, *PARTS]
     mode = "full" if args.full else "quick"
     say(machine.line(machine.facts()))

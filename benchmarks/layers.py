@@ -5,8 +5,10 @@
 A bare loop and a server use the same engine in one process, in turn. Blocks go through the arms in turn and back (ABBA), so that a neighbour on
 the machine hits all of them; ratios are of one block.
 
-Tokens a second and CPU time are of closed loops: each client asks again as soon as its answer ends. CPU time is that of the server's process, the
-bare loop's subtracted; with two lengths of answers it is parted into what a request costs and what each token of it adds.
+Tokens a second and CPU time are of closed loops: each client asks again as soon as its answer ends. What an arm makes of the bare loop's tokens a
+second is seen right after it, on the bare loop, which gets the same requests at the very times when the arm got them; `closed` is the same over a bare
+loop of as many clients, which ask again within the step in which their answers end, as nobody can who has to hear of that. CPU time is that of
+the server's process, the bare loop's subtracted; with two lengths of answers it is parted into what a request costs and what each token of it adds.
 
 The time to the first token is of arrivals that are fixed in advance (Poisson, as many a second as the bare closed loop answered), the same for an
 arm and, right after it, for the bare loop: who asks again when an answer ends comes just after a step began, and waits for all of it.
@@ -88,10 +90,11 @@ def busy() -> float:
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int, arrivals: list[float] | None = None) -> dict[str, float]:
-    """One measurement of one arm, in a closed loop of so many clients, or at fixed arrivals."""
+def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int, arrivals: list[float] | None = None) -> dict[str, Any]:
+    """One measurement of one arm, in a closed loop of so many clients, or at fixed arrivals. `sent`: when each request came, in seconds."""
     command = {"requests": asks, "clients": clients, "arrivals": arrivals}
     ours, all_of, began = time.process_time(), busy(), time.perf_counter()
+    sent = began
     if arm in ("bare loop", "+ text"):
         told = served.ask({**command, "bare": arm == "bare loop"})
     else:
@@ -106,6 +109,7 @@ def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int
     client = time.process_time() - ours
     others = max(0.0, busy() - all_of - told["cpu"] - client)
     return {
+        "sent": [max(0.0, at - sent) for at, _ in sorted(told["times"])],
         "tokens_per_second": tokens / told["seconds"],
         "requests_per_second": len(asks) / told["seconds"],
         "ttft_p50_ms": median_ms(told["times"]),
@@ -143,6 +147,10 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                         count = max(clients, max(LEAST_REQUESTS, clients * args.requests) * args.tokens[0] // tokens)
                         asks = requests(tokenizer, count, args.words, tokens, seed + tokens * 100_000, block)
                         of_length = run(arm, served, asked, asks, clients)
+                        sent = of_length.pop("sent")
+                        if args.replay and arm != ARMS[0] and block >= 0 and tokens == args.tokens[0]:
+                            bare = run(ARMS[0], served, asked, asks, clients, sent)
+                            told["replayed"] = of_length["tokens_per_second"] / bare["tokens_per_second"]
                         told |= {name: value for name, value in of_length.items() if name not in told}  # the first length's
                         told.setdefault("cpu_us_per_token_of", {})[tokens] = of_length["cpu_us_per_token"]
                     rates.setdefault(clients, told["requests_per_second"])
@@ -187,6 +195,8 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "client_cpu_share": spread([one["client_cpu_share"] for one, _ in mine]),
                 "others_cpu_share": spread([one["others_cpu_share"] for one, _ in mine]),
             }
+            if "replayed" in mine[0][0]:
+                row["replayed"] = spread([one["replayed"] for one, _ in mine])
             if "ttft_over_bare_ms" in mine[0][0]:
                 row["ttft_over_bare_ms"] = spread([one["ttft_over_bare_ms"] for one, _ in mine])
             if len(mine[0][0]["cpu_us_per_token_of"]) > 1:
@@ -205,7 +215,8 @@ def parted(over: dict[int, float], bare: dict[int, float]) -> tuple[float, float
 
 
 COLUMNS = (
-    ("of_bare", "of bare", "{:.3f}"),
+    ("replayed", "of bare", "{:.3f}"),
+    ("of_bare", "of bare, closed", "{:.3f}"),
     ("ttft_over_bare_ms", "TTFT over bare, ms", "{:+.1f}"),
     ("cpu_us_over_bare", "CPU us/token", "{:.0f}"),
     ("cpu_us_of_a_request", "CPU us of a request", "{:.0f}"),
@@ -238,6 +249,9 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=32, help="of each prompt")
     parser.add_argument("--requests", type=int, default=4, help="of each client in each measurement")
     parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument(
+        "--no-replay", dest="replay", action="store_false", help="no tokens a second of the bare loop at the arms' own arrivals"
+    )
     parser.add_argument("--no-arrivals", dest="arrivals", action="store_false", help="no fixed arrivals, and no time to the first token")
     parser.add_argument("--json", type=Path, help="write everything there")
     args = parser.parse_args()

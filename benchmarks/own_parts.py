@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -19,8 +20,10 @@ from peers.loads import Request, Told, even, mixed, words
 from raw_batch import RawBatch
 from results import Figure, spread
 
-from pilothouse.engines.base import StepEngine, Work
+from pilothouse.engines.base import Capabilities, StepEngine, Work
 from pilothouse.engines.loop import Loop
+from pilothouse.engines.paged import PagedStep
+from pilothouse.engines.paged_rows import Rows
 from pilothouse.messages import Sampling
 from pilothouse.settings import Settings
 
@@ -134,25 +137,50 @@ OVERHEAD = [
 # -- prefixes ------------------------------------------------------------------------------------------------------------------
 
 
+class Forgetful(Lent):
+    """An engine that keeps no prefixes, in the loop's eyes."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self._engine.capabilities, prefix_cache=False)
+
+
+@contextmanager
+def _forgetting(engine: Any) -> Iterator[None]:
+    """An engine, idle now, as `prefix_cache: false` has it: the very one, and not another whose memory lies elsewhere."""
+    if isinstance(engine, PagedStep):
+        told, rows = engine._table, engine._rows
+        engine._table = {**told, "prefix_cache": False}
+        engine._rows = Rows(**engine._table)
+        yield
+        engine._table, engine._rows = told, rows
+    else:
+        store, engine._store = engine._store, None
+        yield
+        engine._store = store
+
+
 @contextmanager
 def prefix() -> Iterator[Opened]:
     """512 tokens that were computed before and 32 new ones, against 544 new ones; and what looking for prefixes costs where there are none."""
-    wanted = {f"{name} {way}": _settings(name, prefix_cache=way == "on") for name in KINDS for way in ("on", "off")}
     turns = count()  # an arm that is measured again asks for other words: it would find those of before
-    with _loops(wanted) as loops:
+    with _engines() as engines:
+        lent = {f"{name} {way}": kind(engines[name]._engine) for name in KINDS for way, kind in (("on", Lent), ("off", Forgetful))}
+        with _loops({arm: _settings(arm.split()[0]) for arm in lent}, lent) as loops:
 
-        def run(arm: str, seed: int) -> Numbers:
-            chance, loop = random.Random(f"{seed} {next(turns)}"), loops[arm]
-            numbers = {"mixed": _ask(loop, mixed(seed, 16)).tokens_per_second}
-            if arm.endswith("on"):
+            def run(arm: str, seed: int) -> Numbers:
+                chance, loop = random.Random(f"{seed} {next(turns)}"), loops[arm]
+                if arm.endswith("off"):
+                    with _forgetting(lent[arm]._engine):
+                        return {"mixed": _ask(loop, mixed(seed, 16)).tokens_per_second}
+                numbers = {"mixed": _ask(loop, mixed(seed, 16)).tokens_per_second}
                 shared = words(chance, 512)
                 cold = [_ask(loop, [Request(words(chance, 544), 1)]).ttft_p50 for _ in range(2)]
                 _ask(loop, [Request(shared + words(chance, 32), 1)])
                 hits = [_ask(loop, [Request(shared + words(chance, 32), 1)]).ttft_p50 for _ in range(6)]
-                numbers |= {"ttft_cold": spread(cold).median, "ttft_hit": spread(hits).median}
-            return numbers
+                return numbers | {"ttft_cold": spread(cold).median, "ttft_hit": spread(hits).median}
 
-        yield Opened(tuple(wanted), run)
+            yield Opened(tuple(lent), run)
 
 
 PREFIX = [

@@ -47,7 +47,9 @@ def layers(full: bool) -> Told:
     clients, blocks = ("--clients", "1", "8", "32"), "5" if full else "2"
     model, tokens = str(makers.model("onnx")), ("--tokens", "48")
     sliced = _child("layers.py", "--model", model, *clients, *tokens, "--blocks", blocks, "--requests", "3", "--no-arrivals")
-    fixed = _child("layers.py", "--model", f"scripted:{STEP_MS}", *clients, *tokens, "192", "--blocks", blocks, "--requests", "8")
+    fixed = _child(
+        "layers.py", "--model", f"scripted:{STEP_MS}", *clients, *tokens, "192", "--blocks", blocks, "--requests", "8", "--no-replay"
+    )
     return {"rows": sliced["rows"], "fixed": fixed["rows"]}
 
 
