@@ -40,6 +40,19 @@ async def test_hanging_up_ends_the_handler(path: str, body: bytes) -> None:
         assert (await run.client.post("/v1/echo", content=b"next")).content == b"next"
 
 
+async def test_hanging_up_after_a_large_body_ends_the_handler() -> None:
+    """A body that comes in one large piece, after its head, stops the reading of the connection: whoever goes then is seen to go."""
+    body = b"hold on" + b" " * 200_000
+    async with running() as run:
+        async with connected(run) as client:
+            await client.post("/v1/echo", length=len(body))
+            await until(lambda: run.server.rest.busy == 1)
+            await client.send(body)
+            await until(lambda: run.toy.gate.running == 1)
+        await until(lambda: run.toy.gate.running == 0)
+        assert run.toy.gate.cancelled == 1
+
+
 async def test_hanging_up_before_the_body_is_whole_ends_the_handler() -> None:
     """A client that goes away in the middle of its upload leaves nothing behind."""
     async with running() as run:

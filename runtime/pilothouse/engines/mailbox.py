@@ -46,6 +46,8 @@ class Mailbox:
 
     def deliver(self, item: Item) -> None:
         """To the reader where one waits, and else into the box."""
+        if self.failed:
+            return
         if not isinstance(item, Said):
             self._hand(item)
             return

@@ -52,7 +52,7 @@ class Connection(h11.Connection):
         return cleaned, b"".join(head)
 
     def start(self, response: h11.Response, head: bytes) -> None:
-        """Send what `compose` made: all that `send` would do."""
+        """Send what `compose` made, as `send` does."""
         self._process_event(h11.SERVER, response)
         self._begun(head)
 
@@ -109,12 +109,13 @@ class Pipe:
 
     def watch(self, gone: Callable[[], None]) -> Callable[[], None]:
         """Have `gone` called when the client goes; the answer takes that back."""
+        self._flow.resume_reading()  # a body that came in one large piece stopped it, and nobody would see the client go
         self._conn.watchers.add(gone)
         return lambda: self._conn.watchers.discard(gone)
 
     def rehearse(self, start: Message) -> None:
         """Make what `begin` will send, while nobody waits for it."""
-        if not self._cycle.response_started and not self._cycle.disconnected:
+        if self._conn.our_state is h11.SEND_RESPONSE and not self._cycle.response_started and not self._cycle.disconnected:
             self._rehearsed = self._composed(self._reply.dressed(start))
 
     def begin(self, start: Message) -> bool:
