@@ -145,6 +145,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                     told: dict[str, Any] = {"block": block, "clients": clients, "arm": arm}
                     for tokens in args.tokens:
                         count = max(clients, max(LEAST_REQUESTS, clients * args.requests) * args.tokens[0] // tokens)
+                        if block < 0 and not args.arrivals:
+                            count = clients  # nothing is read from it
                         asks = requests(tokenizer, count, args.words, tokens, seed + tokens * 100_000, block)
                         of_length = run(arm, served, asked, asks, clients)
                         sent = of_length.pop("sent")
