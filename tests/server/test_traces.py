@@ -93,7 +93,12 @@ async def test_probes_make_no_spans(collector: Collector) -> None:
         (span,) = await _came(collector, 1)
     assert span.name == "GET /v2"
     told = [plain(one) for one in collector.spans()]  # also of what the run itself asked each so many servers at their end
-    assert not {one.get("http.route", one.get("rpc.method")) for one in told} & {"/v2/health/live", "/v2/health/ready", "/ping", "ServerLive"}
+    assert not {one.get("http.route", one.get("rpc.method")) for one in told} & {
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/ping",
+        "ServerLive",
+    }
 
 
 async def test_nothing_is_sent_unless_it_is_asked_for(collector: Collector) -> None:
