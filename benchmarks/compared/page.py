@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import makers
 from results import spread
 
 from compared import kept, ratios
@@ -144,7 +145,7 @@ def make(folder: Path, page: Path, write_plot: Callable[[Path, Plot], None] = wr
         "",
         f"Words, scenarios' rules and the other machines: [benchmarks.md](benchmarks.md). Kept: benchmarks/results/bench/{folder.name}.",
         "",
-        f"{machine.line(facts['machine'])}. Command: `{facts['command']}`; {facts['mode']} mode, {facts['threads']} threads, 16 rows, {facts.get('layers', 4)} layers.",
+        f"{machine.line(facts['machine'])}. Command: `{facts['command']}`; {facts['mode']} mode, {facts['threads']} threads, 16 rows, {facts.get('layers', makers.SLICE)} layers.",
         "",
         *([about.read_text().rstrip(), ""] if (about := folder / "about.md").is_file() else []),
     ]

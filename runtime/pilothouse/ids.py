@@ -1,4 +1,7 @@
-"""Names for requests, answers and calls of tools: unlike any other's, and no secrets, for nothing is opened by them."""
+"""Names for requests, answers and calls of tools: unlike any other's, and no secrets, for nothing is opened by them.
+
+`uuid4` asks the system each time: 0.05 ms more on a core that has slept, twice before every first token.
+"""
 
 import random
 

@@ -17,13 +17,10 @@ WORDS = ScriptedVocabulary(PIECES)
 
 
 def write(tokens: list[int], reason: FinishReason, **options: Any) -> list[Chunk]:
-    """The chunks of an answer of `tokens`, the last of which ends it with `reason`."""
-    writer, chunks = Writer(job(**options), WORDS), []
+    """The chunks of an answer of `tokens`, one a step, the last of which ends it with `reason`."""
+    writer, chunks = Writer(job(**options), WORDS), list[Chunk]()
     for place, token in enumerate(tokens, 1):
-        sampled = Sampled(token, -0.25 * token, ((1, -0.5),))
-        chunk = writer.add(sampled, reason if place == len(tokens) else None)
-        if chunk is not None:
-            chunks.append(chunk)
+        chunks += writer.write([Sampled(token, -0.25 * token, ((1, -0.5),))], reason if place == len(tokens) else None)
         if writer.ended:
             break
     return chunks
@@ -99,6 +96,26 @@ def test_an_end_without_a_token_shows_what_waits() -> None:
     assert writer.add(Sampled(1)) is None
 
     assert writer.end(FinishReason.LENGTH) == Chunk("a", tokens=(1,), finish_reason=FinishReason.LENGTH, usage=Usage(3, 1, 2))
+
+
+def test_a_step_of_several_tokens_is_written_like_several_steps() -> None:
+    """The reason is its last token's; what comes behind a stop string is not written."""
+    assert Writer(job(), WORDS).write([Sampled(1), Sampled(2)], FinishReason.LENGTH) == write([1, 2], FinishReason.LENGTH)
+    stopped = Writer(job(stop=("b",)), WORDS)
+    chunks = stopped.write([Sampled(1), Sampled(2), Sampled(1)], None)
+    assert ("".join(chunk.text for chunk in chunks), chunks[-1].finish_reason, stopped.taken) == ("a", FinishReason.STOP, 2)
+
+
+def test_an_end_without_a_token_is_written_too() -> None:
+    """A step that gives nothing and does not end the answer says nothing."""
+    writer = Writer(job(), WORDS)
+    assert writer.write([], None) == []
+    assert writer.write([], FinishReason.LENGTH) == [Chunk(finish_reason=FinishReason.LENGTH, usage=Usage(3, 0))]
+
+
+def test_only_a_stop_string_lets_a_text_end_its_answer() -> None:
+    """Then the engine must not be a step ahead of it."""
+    assert (Writer(job(stop=("a",)), WORDS).decides, Writer(job(logprobs=1), WORDS).decides) == (True, False)
 
 
 @settings(deadline=None)

@@ -1,7 +1,9 @@
 """Every private name of the host that is touched, and the shape it is relied on for: the list to read before a pin is moved."""
 
 import inspect
+import re
 
+import h11
 import mlserver
 import prometheus_client
 import pytest
@@ -15,7 +17,7 @@ from mlserver.registry import MultiModelRegistry
 from mlserver.repository import ModelRepository
 from mlserver.rest import RESTServer
 from mlserver.settings import ModelParameters
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 
 class Some(MLModel):
@@ -143,6 +145,20 @@ def test_uvicorns_connection_has_the_state_that_the_clock_reads() -> None:
         assert name in source
     for name in ("connection_made", "data_received", "connection_lost", "on_response_complete", "send_400_response"):
         assert callable(getattr(H11Protocol, name))
+
+
+def test_uvicorns_request_has_the_state_that_the_pipe_reads_and_sets() -> None:
+    """What its `send` does at a response's start, and its `receive` before it waits; h11's steps within `send`, which are taken apart."""
+    cycle, sending = inspect.getsource(RequestResponseCycle), inspect.getsource(h11.Connection.send_with_data_passthrough)
+    for name in ("flow", "transport", "conn", "scope", "default_headers", "more_body", "message_event", "disconnected"):
+        assert f"self.{name} = " in cycle
+    start = inspect.getsource(RequestResponseCycle.send).partition("elif not self.response_complete:")[0]
+    assert set(re.findall(r"self\.(\w+) = ", start)) == {"response_started", "waiting_for_100_continue"}
+    assert "await self.message_event.wait()" in cycle
+    places = [
+        sending.index(step) for step in ("_clean_up_response_headers_for_sending(", "self._writer", "_process_event(", "writer(event")
+    ]
+    assert places == sorted(places)
 
 
 def test_uvicorns_server_has_the_state_that_the_drain_reads() -> None:
