@@ -198,7 +198,8 @@ PREFIX = [
 
 @contextmanager
 def stall() -> Iterator[Opened]:
-    """8 answers, and then a prompt of 2048 tokens: gaps between their tokens while it is computed, and without it."""
+    """8 answers, and then a prompt of 2048 tokens: gaps between their tokens while it is computed, and in the three seconds before and after it:
+    answers grow meanwhile, and each of their tokens costs more."""
     turns = count()  # as above
     with _loops({name: _settings(name) for name in KINDS}) as loops:
 
@@ -225,10 +226,12 @@ def stall() -> Iterator[Opened]:
             async for _ in loop.generate(ours.job(99, Request(words(chance, 2048), 1), GREEDY)):
                 pass
             first = time.perf_counter() - began
+            await asyncio.sleep(3.0)
+            until = time.perf_counter() - began
             stop.set()
             await asyncio.gather(*tasks)
             told = Told(times, first)
-            quiet, loud = told.gaps(quiet_from, sent), told.gaps(sent, first)
+            quiet, loud = [*told.gaps(quiet_from, sent), *told.gaps(first, until)], told.gaps(sent, first)
             return {
                 "quiet_p95": float(np.percentile(quiet, 95)), "beside_p95": float(np.percentile(loud, 95)),
                 "quiet_p50": float(np.median(quiet)), "beside_p50": float(np.median(loud)), "ttft_long": first - sent,
@@ -349,7 +352,7 @@ LOOKUP = [
 PARTS = [
     Part("overhead", "16 rows, 64 tokens each: the bare step, and what is around it", overhead, OVERHEAD, 50),
     Part("prefix", "512 shared tokens and 32 new ones; mixed load without anything shared", prefix, PREFIX, 60),
-    Part("stall", "8 answers beside a prompt of 2048 tokens; seconds", stall, STALL, 60),
+    Part("stall", "8 answers beside a prompt of 2048 tokens; seconds; quiet is before it and after it", stall, STALL, 66),
     Part("cancel", "16 answers of which 8 are left after 1 to 10 tokens", cancel, CANCEL, 35),
     Part("lookup", "one row, drafts by prompt lookup on and off; tokens a second", lookup, LOOKUP, 40),
 ]

@@ -8,7 +8,7 @@ import onnx
 import openvino as ov
 import pytest
 
-from pilothouse.engines import paged_graph
+from pilothouse.engines import paged_graph, paged_stages
 from pilothouse.engines.base import Work
 from pilothouse.engines.paged import PagedStep
 from pilothouse.engines.refusals import GraphRefused
@@ -44,12 +44,28 @@ def test_the_private_operator_is_the_known_one() -> None:
 
 
 def test_the_paged_graph_takes_flat_batches_and_blocks() -> None:
-    """Its inputs are the feeds and two caches a layer, its output the wanted logits: nothing of the file's own rows is left."""
+    """Its inputs are the feeds and two caches a layer, and what differs from stage to stage; its outputs the wanted logits, and the rows that are
+    taken out: nothing of the file's own rows is left."""
     graph = paged_graph.read(pocket.FOLDER / "model.onnx", 256)
 
     caches = [f"{name}_cache.{layer}" for layer in range(2) for name in ("key", "value")]
-    assert sorted(x.get_any_name() for x in graph.model.inputs) == sorted([*paged_graph.FEEDS, *caches])
-    assert [x.get_any_name() for x in graph.model.outputs] == ["logits"]
+    taken = ["carried", *(f"coming/{stage}" for stage in range(4)), *(f"leaving/{stage}" for stage in range(1, 4))]
+    attention = ["past_lens/2", "subsequence_begins/2"]  # two halves of two layers, and attention in the first of each
+    assert sorted(x.get_any_name() for x in graph.model.inputs) == sorted([*paged_graph.FEEDS, *caches, *taken, *attention])
+    assert [x.get_any_name() for x in graph.model.outputs] == ["logits", "taken"]
+    assert graph.stages == 4
+
+
+@pytest.mark.parametrize(("most", "stages", "attending"), [(1, 1, {0}), (2, 2, {0, 1}), (3, 2, {0, 1}), (4, 4, {0, 2})])
+def test_stages_are_halves_of_layers_or_as_many_of_them_as_keep_to_the_most(
+    monkeypatch: pytest.MonkeyPatch, most: int, stages: int, attending: set[int]
+) -> None:
+    """Each stage has as many halves as the others; attention is fed by stage."""
+    monkeypatch.setattr(paged_stages, "MOST", most)
+    graph = paged_graph.read(pocket.FOLDER / "model.onnx", 256)
+    fed = {int(name.partition("/")[2] or 0) for name in (x.get_any_name() for x in graph.model.inputs) if name.startswith("past_lens")}
+
+    assert (graph.stages, fed) == (stages, attending)
 
 
 @pytest.mark.slow
@@ -61,11 +77,13 @@ def test_exports_of_each_kind_compute_what_the_generator_computes(kind: str, fea
     folder = tiny(kind)
     engine = paged(folder)
     assert engine.describe()["graph_features"] == features
+    assert engine.stages == 4
     for length in (5, 40, ORIGINAL + 16):
         prompt = RANDOM[:length]
         chosen, expected = generator_logits(folder, prompt, 16)
         for chunk in (1000, 7):
             assert_close(forced_logits(engine, prompt, chosen, chunk=chunk), expected)
+        assert_close(forced_logits(engine, prompt, chosen, chunk=19, resting=True), expected)
     engine.close()
 
 

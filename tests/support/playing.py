@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from pilothouse.engines.base import StepEngine, Work
+from pilothouse.engines.base import Stages, StepEngine, Work
 
 WHOLE = 10_000
 
@@ -21,6 +21,7 @@ class Part:
     tokens: int
     begins: int = 0  # step
     chunk: int = WHOLE
+    stages: int = WHOLE  # of the engine's, that a piece of the prompt goes through in a step
     drafts: tuple[tuple[int, int], ...] = ()  # of each step in turn: how many are right, then how many are wrong
     leaves: int = WHOLE  # tokens
 
@@ -31,6 +32,7 @@ class _Playing:
     expected: Sequence[int]  # what drafts are made of: the run alone
     fed: int = 0
     cached: int = 0
+    at: int = 0  # stages behind its piece
     out: list[int] = field(default_factory=list)
 
 
@@ -55,18 +57,23 @@ def play(engine: StepEngine, parts: Sequence[Part], expected: Sequence[Sequence[
             states[index].fed = states[index].cached = cached
             rows[row] = index
         work, drafted = [], []
-        for row, index in rows.items():
-            tokens, drafts = _next(states[index])
+        piece = _piece(engine, {row: states[index] for row, index in rows.items()})
+        for row in sorted(rows, key=lambda row: row == piece):
+            state, stages = states[rows[row]], None
+            tokens, drafts = _next(state)
             assert engine.extend(row, len(tokens))
-            done = states[index].fed + len(tokens) - len(drafts) >= len(parts[index].prompt)
-            work.append(Work(row, tokens, 1 + len(drafts) if done else 0))
+            if row == piece:
+                stages = Stages(state.at, min(state.at + state.part.stages, engine.stages), engine.stages)
+                state.at = stages.end % engine.stages
+            done = state.fed + len(tokens) - len(drafts) >= len(state.part.prompt) and (stages is None or stages.last)
+            work.append(Work(row, tokens, 1 + len(drafts) if done else 0, stages))
             drafted.append(drafts)
         logits = engine.step(work)
         chosen = logits.argmax(axis=1).tolist()
         assert len(chosen) == sum(item.wanted for item in work)
         for item, drafts in zip(work, drafted, strict=True):
             state = states[rows[item.row]]
-            state.fed += len(item.tokens)
+            state.fed += len(item.tokens) if item.stages is None or item.stages.last else 0
             if item.wanted:
                 mine, chosen = chosen[: item.wanted], chosen[item.wanted :]
                 accepted = next((i for i, draft in enumerate(drafts) if draft != mine[i]), len(drafts))
@@ -80,6 +87,12 @@ def play(engine: StepEngine, parts: Sequence[Part], expected: Sequence[Sequence[
                 del rows[item.row]
         step += 1
     return [state.out[: min(state.part.tokens, state.part.leaves)] for state in states]
+
+
+def _piece(engine: StepEngine, rows: dict[int, _Playing]) -> int | None:
+    """The row whose piece of a prompt goes through some stages only: the one that rests, or the first that may."""
+    going = [row for row, state in rows.items() if state.part.stages < engine.stages and len(_next(state)[0]) > 1 and not state.out]
+    return next((row for row in going if rows[row].at), next(iter(going), None))
 
 
 def _next(state: _Playing) -> tuple[list[int], list[int]]:
@@ -102,6 +115,7 @@ def schedules(prompts: Sequence[tuple[int, ...]], *, rows: int, tokens: int = 24
         tokens=st.integers(1, tokens),
         begins=st.integers(0, 12),
         chunk=st.sampled_from([1, 7, 16, WHOLE]),
+        stages=st.sampled_from([1, 3, WHOLE]),
         drafts=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=4).map(tuple),
         leaves=st.sampled_from([1, 5, WHOLE, WHOLE]),
     )

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from pilothouse.engines.base import StepEngine, Work
+from pilothouse.engines.base import Stages, StepEngine, Work
 
 TOLERANCE = 0.4  # of the logits' norm: both engines compute in 8 bits, each with its own rounding; a wrong graph is off by more than 1
 
@@ -31,16 +31,22 @@ def generator_logits(folder: Path, prompt: Sequence[int], tokens: int) -> tuple[
 
 
 def forced_logits(
-    engine: StepEngine, prompt: Sequence[int], answer: Sequence[int], *, chunk: int = 10_000, drafts: int = 0
+    engine: StepEngine, prompt: Sequence[int], answer: Sequence[int], *, chunk: int = 10_000, drafts: int = 0, resting: bool = False
 ) -> NDArray[np.float32]:
-    """The engine's logits [len(answer), vocabulary] before each token of `answer`, which is fed whatever they say, 1 + `drafts` at a time."""
+    """The engine's logits [len(answer), vocabulary] before each token of `answer`, which is fed whatever they say, 1 + `drafts` at a time.
+
+    The prompt goes in by `chunk` tokens; with `resting`, each rests between all of the engine's stages.
+    """
     fed = engine.admit(0, prompt, "")
     assert fed is not None
     logits = []
     while fed < len(prompt):
         piece = prompt[fed : fed + chunk]
         fed += len(piece)
-        answered = engine.step([Work(0, piece, 1 if fed == len(prompt) else 0)])
+        wanted, every = int(fed == len(prompt)), engine.stages if resting else 0
+        for stage in range(every - 1):
+            engine.step([Work(0, piece, 0, Stages(stage, stage + 1, every))])
+        answered = engine.step([Work(0, piece, wanted, Stages(every - 1, every, every) if every else None)])
     logits.append(answered.copy())
     for at in range(0, len(answer) - 1, 1 + drafts):
         piece = answer[at : min(at + 1 + drafts, len(answer) - 1)]

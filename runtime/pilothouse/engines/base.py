@@ -52,12 +52,30 @@ class Job:
     index: int = 0
 
 
+class Stages(NamedTuple):
+    """The part of an engine's graph that a prompt's piece goes through in one step: from `begin`, where it rests, to `end`, of `all` stages."""
+
+    begin: int
+    end: int
+    all: int
+
+    @property
+    def last(self) -> bool:
+        """Whether the piece is through."""
+        return self.end == self.all
+
+
 class Work(NamedTuple):
-    """One row's share of a step: feed `tokens`, answer the logits at the last `wanted` of them (0 within a prompt, 1 + drafts while decoding)."""
+    """One row's share of a step: feed `tokens`, answer the logits at the last `wanted` of them (0 within a prompt, 1 + drafts while decoding).
+
+    With `stages` (needs `StepEngine.stages` > 1) they are a piece of a prompt that goes through these only. The same tokens come again, for the
+    next stages, in the next step, or the row is withdrawn; they count as fed when they are through. One item of a step at most, the last.
+    """
 
     row: int
     tokens: Sequence[int]
     wanted: int
+    stages: Stages | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +105,7 @@ class StepEngine(Protocol):
     context: int  # most tokens of one row, prompt and answer
     tokens_per_step: int  # most tokens one step should be fed, over all rows
     turn: int | None  # a row that was opened with no more tokens and outgrows them is computed anew as a whole, in that step; None: never
+    stages: int  # between which a prompt's piece can rest while everybody else goes on; 1: none can
 
     def admit(self, row: int, prompt: Sequence[int], tenant: str, answered: int = 0) -> int | None:
         """Open `row` for `prompt`, whose last `answered` tokens it has answered itself, before it gave way.

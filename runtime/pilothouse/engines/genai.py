@@ -30,6 +30,7 @@ class GenaiStep:
     name = "genai"
     rows = 1
     turn: int | None = None  # a long text is computed anew in one step: there is nobody else to wait for it
+    stages = 1
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class HFStep:
     """
 
     name = "transformers"
+    stages = 1
 
     def __init__(
         self,

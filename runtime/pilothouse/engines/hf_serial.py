@@ -19,6 +19,7 @@ class HFSerialStep:
     name = "transformers"
     rows = 1
     turn: int | None = None
+    stages = 1
 
     def __init__(
         self,

@@ -6,6 +6,9 @@ The rules, in order:
 - prompts share what is left of a step, and the less the more rows are answering (by the square of their part of the rows: one long prompt
   beside eight answers gets an eightieth), so that a long prompt does not stall the answers, and a burst of prompts is not slowed by a few;
 - of that, half is the oldest prompt's and the rest goes to the shortest: a short one never waits for a long one, and a long one always gets on;
+- where an engine can hold a piece between stages, a long prompt beside answers goes through them in large pieces, a stage or some a step: what
+  a piece costs whatever its size (the keys before it) is paid once for many tokens, and no step is longer than with a small one. One piece at a
+  time, of the oldest long prompt and of the shortest in turn;
 - beside that, usual prompts (of up to half a step) get a quarter of what they still need together, or up to an eighth of a step, if that is
   more: a row that waits for its first token is empty, and a usual prompt costs those who answer a few longer steps, once;
 - waiting jobs get free rows, tenants in turn. When one doesn't fit into the memory the others wait behind it, until a row ends;
@@ -17,9 +20,11 @@ The rules, in order:
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Protocol
 
+from pilothouse.engines.base import Stages
 from pilothouse.engines.entry import NOWHERE, Entry
 from pilothouse.engines.late import late
 from pilothouse.engines.lookup import Lookup
@@ -29,13 +34,13 @@ from pilothouse.errors import ContextLengthExceeded, PilothouseError
 from pilothouse.messages import FinishReason
 
 LEAST_CHUNK = 6  # prompt tokens a step has room for, however many rows answer: less than half of what eight answers cost
+LEAST_PASSING = 4  # the same where pieces rest between stages: eight answers wait half as long again at most
 USUAL = 2  # a prompt of up to half a step is usual, and so is what is left of any if it is a piece
 PIECE = 8  # a step's eighth: usual prompts are fed that at once, together; it delays those who answer once and by little
 QUARTER = (
     4  # of what usual prompts need, a step: with half of it gaps' 95th percentile is half again as long, and first tokens come no sooner
 )
 DRAFT_WIDTH = 8  # tokens that rows and drafts together may have in a step: beyond, a wrong draft costs the others too much
-
 SHARED = 64  # prompt tokens that are worth waiting a step for
 
 
@@ -48,6 +53,19 @@ class Bench(Protocol):
     def withdraw(self, row: int) -> None: ...
 
 
+@dataclass(slots=True, eq=False)
+class Passing:
+    """A piece of a prompt that goes through the engine's stages over several steps."""
+
+    entry: Entry
+    tokens: int
+    at: int = 0  # stages behind it
+
+    def stages(self, tokens: int, of: int) -> Stages:
+        """The next ones, out of `of`: as many as cost what `tokens` cost in all of them, and at least one."""
+        return Stages(self.at, min(of, self.at + max(1, tokens * of // self.tokens)), of)
+
+
 class Ledger:
     """The rows of one engine's life. `waiting` outlives it."""
 
@@ -57,6 +75,8 @@ class Ledger:
         self.running: dict[int, Entry] = {}  # in order of age
         self.blocked = False  # the first in the queue did not fit: nobody is admitted until a row ends
         self._bench = bench
+        self._passing: Passing | None = None
+        self._shortest_next = False  # of the long prompts; else the oldest
         self._free = list(range(limits.rows))
         heapify(self._free)
         self._ages = 0
@@ -141,21 +161,49 @@ class Ledger:
         if not prompts:
             return
         whole, shortest_first = self.limits.tokens_per_step, sorted(prompts, key=lambda entry: entry.left)
-        base = max(LEAST_CHUNK, whole * len(prompts) ** 2 // (len(prompts) + len(shares)) ** 2)
-        usual = [entry.left for entry in shortest_first if entry.left <= whole // PIECE or entry.opened <= whole // USUAL]
-        budget = base + max(min(sum(usual), whole // PIECE), sum(usual) // QUARTER)
-        budget = min(budget, whole - sum(1 + len(share.drafts) for share in shares.values()))
-        sizes = {prompts[0]: min(prompts[0].left, -(-base // 2), budget)}
-        budget -= sizes[prompts[0]]
+        base = max(
+            LEAST_CHUNK if self.limits.stages == 1 else LEAST_PASSING, whole * len(prompts) ** 2 // (len(prompts) + len(shares)) ** 2
+        )
+        usual = [entry for entry in shortest_first if entry.left <= whole // PIECE or entry.opened <= whole // USUAL]
+        wanted = sum(entry.left for entry in usual)
+        most = whole - sum(1 + len(share.drafts) for share in shares.values())
+        extra = max(min(wanted, whole // PIECE), wanted // QUARTER)
+        first = min(-(-base // 2), most)
+        passing = self._pass(prompts, usual, min(base, most), bool(shares)) if most > 0 else None
+        if passing is not None:
+            shortest_first = [entry for entry in usual if entry is not passing.entry]
+            sizes, budget = {}, min(base - first + extra, most - 1) if shortest_first else 0
+        else:
+            sizes = {prompts[0]: min(prompts[0].left, first)}
+            budget = min(base + extra, most) - sizes[prompts[0]]
         for entry in shortest_first:
             size = min(entry.left - sizes.get(entry, 0), budget)
             sizes[entry] = sizes.get(entry, 0) + size
             budget -= size
         for entry in prompts:
-            if entry.row != NOWHERE and sizes[entry]:
+            if entry.row != NOWHERE and sizes.get(entry):
                 self._feed(entry, sizes[entry], (), shares, plan)
+        if passing is not None and passing.entry.row != NOWHERE:
+            tokens = whole if not shares else first if shortest_first else min(base, most)
+            self._feed(passing.entry, passing.tokens, (), shares, plan, passing.stages(tokens, self.limits.stages))
 
-    def _feed(self, entry: Entry, tokens: int, drafts: tuple[int, ...], shares: dict[int, Share], plan: Plan) -> None:
+    def _pass(self, prompts: Sequence[Entry], usual: Sequence[Entry], base: int, beside: bool) -> "Passing | None":
+        """The piece that rests between two stages, or one that begins: only beside those who answer, of a prompt that is not usual."""
+        if self._passing is not None or not beside or self.limits.stages == 1 or len(usual) == len(prompts):
+            return self._passing
+        long = [entry for entry in prompts if entry not in usual]
+        entry = min(long, key=lambda entry: entry.left) if self._shortest_next else long[0]
+        self._shortest_next = not self._shortest_next
+        part, whole = -(-base // 2) if usual else base, self.limits.tokens_per_step
+        tokens = min(entry.left, part * self.limits.stages, whole)
+        if entry.left - tokens <= whole // PIECE:
+            tokens = entry.left
+        self._passing = Passing(entry, tokens)
+        return self._passing
+
+    def _feed(
+        self, entry: Entry, tokens: int, drafts: tuple[int, ...], shares: dict[int, Share], plan: Plan, stages: Stages | None = None
+    ) -> None:
         """Give `entry` its share, taking memory from the youngest row while there is none."""
         if drafts and not self._bench.extend(entry.row, tokens + len(drafts)):
             drafts = ()
@@ -171,7 +219,7 @@ class Ledger:
             self.blocked = True  # what it left is for those who run
             if youngest is entry:
                 return
-        shares[entry.row] = Share(entry, tokens, drafts)
+        shares[entry.row] = Share(entry, tokens, drafts, stages)
 
     def _draft_most(self, answering: int) -> int:
         if not self.limits.drafts or not answering or (self.limits.lone_drafts and answering > 1):
@@ -201,8 +249,12 @@ class Ledger:
         answers = iter(sampled)
         for share in plan.shares:
             entry = share.entry
+            if share.stages is not None and self._passing is not None:
+                self._passing.at = share.stages.end
+                if share.fed:
+                    self._passing = None
             if not share.answers:
-                entry.fed += share.tokens
+                entry.fed += share.tokens if share.fed else 0
                 continue
             tokens = next(answers)
             accepted = len(tokens) - 1
@@ -230,6 +282,7 @@ class Ledger:
         for entry in self.running.values():
             entry.row, entry.fed = NOWHERE, 0
         self.running.clear()
+        self._passing = None
 
     def _keep(self, entry: Entry, tokens: Sequence[int]) -> tuple[int, FinishReason | None]:
         room = self._limit(entry) - entry.answered
@@ -247,6 +300,8 @@ class Ledger:
         heappush(self._free, entry.row)
         self._bench.withdraw(entry.row)
         entry.row, entry.fed = NOWHERE, 0
+        if self._passing is not None and self._passing.entry is entry:
+            self._passing = None
         self.blocked = False
 
 

@@ -222,6 +222,7 @@ class Loop:
             lone_drafts=engine.capabilities.lone_drafts,
             sharing=engine.capabilities.prefix_cache,
             turn=None if isinstance(engine, TokenEngine) else engine.turn,
+            stages=1 if isinstance(engine, TokenEngine) else engine.stages,
             queue_seconds=queue_seconds,
             request_seconds=request_seconds,
         )

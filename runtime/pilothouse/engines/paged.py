@@ -9,16 +9,17 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import openvino as ov
-from numpy.typing import NDArray
 
 from pilothouse.engines import paged_graph
-from pilothouse.engines.base import Capabilities, Logits, Work
+from pilothouse.engines.base import Capabilities, Logits, Stages, Work
 from pilothouse.engines.blocks import BLOCK
+from pilothouse.engines.paged_batch import Batch
 from pilothouse.engines.paged_rows import Rows
+from pilothouse.engines.paged_stages import TAKEN
 from pilothouse.engines.refusals import GraphRefused
 
 STEP_TOKENS = 128  # more a step is no faster, and everyone waits for a step
@@ -66,7 +67,7 @@ class PagedStep:
             },
         )
         self._features, self._vocabulary, self._layers, original = graph.features, graph.vocabulary, graph.layers, graph.original
-        self._kept, context, self.turn = graph.kept, graph.context, original
+        self._kept, context, self.turn, self.stages = graph.kept, graph.context, original, graph.stages
         del graph
         self._compiled = compiled
         self._request = compiled.create_infer_request()
@@ -83,7 +84,11 @@ class PagedStep:
             "prefix_cache": prefix_cache, "prefix_isolation": prefix_isolation, "original": original,
         }  # fmt: skip
         self._rows = Rows(**self._table)
-        self._batch = _Batch(compiled, self.tokens_per_step, rows, self._rows.tables.shape[1], scratch=self._kv.blocks)
+        self._batch = Batch(
+            compiled, self._request, tokens=self.tokens_per_step, rows=rows,
+            blocks=self._rows.tables.shape[1], scratch=self._kv.blocks,
+        )  # fmt: skip
+        self._resting: _Resting | None = None
         self._threads, self._load_seconds = threads, time.perf_counter() - started
         self._precision = "bf16" if (kv_precision, dtype) == ("fp16", "bfloat16") else kv_precision  # the kernels have no fp16 beside bf16
 
@@ -103,6 +108,10 @@ class PagedStep:
         for item in work:
             if not self._rows.reserve(item.row, len(item.tokens)):
                 raise ValueError(f"row {item.row} has no room for {len(item.tokens)} tokens: extend it first")
+            if item.stages is None:
+                self._wake(item.row)
+            elif item.stages.begin not in (0, self._rests_at(item)):
+                raise ValueError(f"row {item.row}: {len(item.tokens)} tokens do not rest before stage {item.stages.begin}")
             self._rows.settle(item.row)
         if self._table["original"] and any(self._turns(item) for item in work):
             return self._step_turning(work)
@@ -157,12 +166,32 @@ class PagedStep:
         for item in work:
             self._rows.append(item.row, item.tokens)
         wanted = self._batch.fill(work, self._rows)
-        self._batch.bind(self._request)
         self._request.infer(share_outputs=True)
+        if work[-1].stages is not None:
+            self._rest(work[-1], work[-1].stages)
         for item in work:
             self._rows.offer(item.row)
         logits: Logits = self._request.get_output_tensor(0).data.reshape(-1, self._vocabulary)[:wanted]
         return logits
+
+    def _rests_at(self, item: Work) -> int:
+        """The stage before which the item's tokens rest, 0 where they don't."""
+        resting = self._resting
+        same = resting is not None and (resting.row, resting.tokens) == (item.row, len(item.tokens))
+        return resting.stage if resting is not None and same else 0
+
+    def _wake(self, row: int) -> None:
+        """Nothing of this row rests any more: it has come another way."""
+        if self._resting is not None and self._resting.row == row:
+            self._resting = None
+
+    def _rest(self, piece: Work, stages: Stages) -> None:
+        """Keep what left the graph before its end: these tokens are not computed yet."""
+        self._resting = None
+        if not stages.last:
+            self._resting = _Resting(piece.row, len(piece.tokens), stages.end)
+            self._batch.carry(self._request.get_tensor(TAKEN).data.copy())
+            self._rows.rollback(piece.row, len(piece.tokens))
 
     def rollback(self, row: int, tokens: int) -> None:
         """Forget the last `tokens` of the row's last step."""
@@ -171,6 +200,7 @@ class PagedStep:
     def withdraw(self, row: int) -> None:
         """Free the row; its full blocks stay as prefixes until their memory is needed."""
         self._rows.close(row)
+        self._wake(row)
 
     def usage(self) -> float:
         """Share of the blocks that rows hold."""
@@ -217,6 +247,7 @@ class PagedStep:
             "context_tokens": self.context,
             "step_tokens": self.tokens_per_step,
             "companion": self._batch.accompanied,
+            "stages": self.stages,
             "layers": self._layers,
             "vocabulary": self._vocabulary,
             "graph_features": self._features,
@@ -226,6 +257,14 @@ class PagedStep:
     def close(self) -> None:
         """Free the kernels, the weights and the pool."""
         del self._batch, self._request, self._compiled, self._kv, self._rows, self._kept
+
+
+class _Resting(NamedTuple):
+    """A piece of a prompt between two stages."""
+
+    row: int
+    tokens: int
+    stage: int
 
 
 class _Caches:
@@ -254,96 +293,3 @@ class _Caches:
     def bind(self, request: Any) -> None:
         for (name, _), tensor in zip(self._ports, self._tensors, strict=True):
             request.set_tensor(name, tensor)
-
-
-class _Batch:
-    """The flat batch of one step, in arrays that are made once.
-
-    The kernels compute the attention of a token that comes alone in another way than that of several, with other last bits. Who else is served
-    decides how a prompt is cut and whether a draft is fed, and must not show in an answer: so every token of an answer is a sequence of its own,
-    drafts too (the keys and values of a step are all written before any is read), and a prompt's tokens never come alone.
-
-    Answers without a prompt beside them, and fewer than the kernels have threads, would go a third way. A sequence without tokens, the last of
-    every batch, keeps them from it and costs nothing.
-    """
-
-    def __init__(self, compiled: Any, tokens: int, rows: int, blocks: int, scratch: int) -> None:
-        """Room for `rows` rows of `blocks` blocks and `tokens` tokens; `scratch` is the block of no row."""
-        self.accompanied = True
-        """Whether a token that is alone in its step needs another beside it: products of one row may have other last bits than those of several."""
-        self._scratch = scratch
-        self._ports = {name: next(x for x in compiled.inputs if x.get_any_name() == name) for name in paged_graph.FEEDS}
-        self._longest = np.empty((), np.int32)
-        self._counting = np.arange(max(rows * blocks * BLOCK, tokens), dtype=np.int64)
-        self._blocks = np.empty(rows * blocks + 1, np.int32)
-        self._make(tokens)
-        self._fed: dict[str, NDArray[Any]] = {}
-
-    def _make(self, tokens: int) -> None:
-        tokens = max(2, tokens)
-        self._ids, self._positions, self._wanted = (np.empty(tokens, np.int64) for _ in range(3))
-        self._begins, self._block_begins = (np.zeros(tokens + 2, np.int32) for _ in range(2))
-        self._past = np.empty(tokens + 1, np.int32)
-
-    def fill(self, work: Sequence[Work], rows: Rows) -> int:
-        """Lay `work`, whose tokens are in `rows` already, out for the kernels; answers how many logits are wanted.
-
-        A token of a prompt that comes alone takes its neighbour along: the one before, with the same keys and values again, or where that is
-        others', the one after, ahead of its turn. A companion to a whole step's only token, where it needs one, lies in a block of nobody's,
-        and one wanted position is asked for twice.
-        """
-        total = sum(max(2, len(item.tokens)) for item in work)
-        if total > len(self._ids):
-            self._make(total)
-        at = blocks = wanted = longest = sequences = 0
-        for item in work:
-            row, state = item.row, rows[item.row]
-            end = state.length
-            begin = end - len(item.tokens)
-            answer = min(max(begin, state.asked), end)
-            ahead = 0
-            if answer == begin + 1 and begin > state.given:
-                begin -= 1
-            elif answer == begin + 1 < state.asked:
-                ahead, answer, end = 1, answer + 1, end + 1
-            count, shift = end - begin, rows.shift(row)
-            self._ids[at : at + count] = rows.tokens[row, begin:end]
-            self._positions[at : at + count] = self._counting[begin + shift : end + shift]
-            for last in range(answer if answer > begin else begin + 1, end + 1):
-                held = -(-last // BLOCK)
-                if blocks + held >= len(self._blocks):
-                    self._blocks = np.concatenate([self._blocks, np.empty_like(self._blocks)])
-                self._blocks[blocks : blocks + held] = rows.tables[row, :held]
-                self._past[sequences] = begin
-                at, begin, blocks, sequences = at + last - begin, last, blocks + held, sequences + 1
-                self._begins[sequences], self._block_begins[sequences] = at, blocks
-            self._wanted[wanted : wanted + item.wanted] = self._counting[at - ahead - item.wanted : at - ahead]
-            wanted += item.wanted
-            longest = max(longest, end)
-        self._longest[()] = longest
-        if at == 1 and self.accompanied:
-            self._ids[1] = self._positions[1] = self._past[1] = 0
-            self._blocks[blocks] = self._scratch
-            at, blocks, sequences = 2, blocks + 1, 2
-            self._begins[2], self._block_begins[2] = at, blocks
-        self._past[sequences] = 0
-        sequences += 1
-        self._begins[sequences], self._block_begins[sequences] = at, blocks
-        twice = wanted == 1 and self.accompanied
-        if twice:
-            self._wanted[1] = self._wanted[0]
-        self._fed = {
-            "input_ids": self._ids[:at],
-            "position_ids": self._positions[:at],
-            "past_lens": self._past[:sequences],
-            "subsequence_begins": self._begins[: sequences + 1],
-            "block_indices": self._blocks[:blocks],
-            "block_indices_begins": self._block_begins[: sequences + 1],
-            "wanted": self._wanted[: 2 if twice else wanted],
-            "max_context_len": self._longest,
-        }
-        return wanted
-
-    def bind(self, request: Any) -> None:
-        for name, array in self._fed.items():
-            request.set_tensor(self._ports[name], ov.Tensor(array, shared_memory=True))

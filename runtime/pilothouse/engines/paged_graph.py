@@ -17,27 +17,30 @@ import openvino.op as op
 import openvino.opset15 as ops
 
 from pilothouse.engines import paged_operators
+from pilothouse.engines.paged_stages import Stages, parameter
 from pilothouse.engines.refusals import GraphRefused
 
 OPERATOR_INPUTS = 28  # of the private paged operator, in the pinned version; tests/engines/test_paged_graph.py holds both
 FEEDS = {
-    "input_ids": ov.Type.i64,  # [tokens], as the rest unless noted
-    "position_ids": ov.Type.i64,
+    "input_ids": ov.Type.i32,  # [tokens], as the rest unless noted
+    "position_ids": ov.Type.i32,
     "past_lens": ov.Type.i32,  # [rows]
     "subsequence_begins": ov.Type.i32,  # [rows + 1], into the tokens
     "block_indices": ov.Type.i32,
     "block_indices_begins": ov.Type.i32,  # [rows + 1], into block_indices
-    "wanted": ov.Type.i64,  # which tokens' logits
+    "wanted": ov.Type.i32,  # which tokens' logits
     "max_context_len": ov.Type.i32,  # scalar
 }
 
 
 @dataclass(slots=True)
 class PagedGraph:
-    """`model` takes `FEEDS` and key_cache.N / value_cache.N, and answers logits [wanted, 1, vocabulary]."""
+    """`model` takes `FEEDS`, key_cache.N / value_cache.N and what `paged_stages` adds. It answers logits [wanted, 1, vocabulary] and, where
+    there are stages, the rows that are taken out [rows, 1, hidden]."""
 
     model: ov.Model
     layers: int
+    stages: int
     vocabulary: int
     # Long rotary tables stand after the short ones: a row that outgrows `original` tokens takes positions from `original` on. None: one table.
     original: int | None
@@ -75,7 +78,7 @@ class _Rewriter:
     def __init__(self, model: ov.Model, context: int) -> None:
         self.model = model
         self.context = context
-        self.feeds = {name: _parameter(name, [] if name == "max_context_len" else [-1], kind) for name, kind in FEEDS.items()}
+        self.feeds = {name: parameter(name, [] if name == "max_context_len" else [-1], kind) for name, kind in FEEDS.items()}
         self.tables: dict[str, Any] = {}
         self.original: int | None = None
         self.features: set[str] = set()
@@ -89,15 +92,20 @@ class _Rewriter:
             raise _refused("its vocabulary has no fixed size")
         self._flatten("input_ids", "input_ids")
         self._flatten("position_ids", "position_ids", required=False)
-        attentions = [n for n in self.model.get_ordered_ops() if n.get_type_name() == "GroupQueryAttention"]
+        order = self.model.get_ordered_ops()
+        attentions = [n for n in order if n.get_type_name() == "GroupQueryAttention"]
         if not attentions:
             raise _refused("it has no GroupQueryAttention")
+        self.stages = Stages(logits.get_node(), order, self.feeds)
         caches = [cache for index, node in enumerate(attentions) for cache in self._attention(node, index)]
         self._wanted_positions(logits.get_node())
-        result = logits.get_node()
+        result, leaving = logits.get_node(), self.stages.part()
         self._check_inputs(result)
-        paged = ov.Model([result], [*self.feeds.values(), *caches], "paged")
-        return PagedGraph(paged, len(attentions), vocabulary.get_length(), self.original, self.context, sorted(self.features))
+        results = [result] if leaving is None else [result, leaving]
+        paged = ov.Model(results, [*self.feeds.values(), *self.stages.parameters, *caches], "paged")
+        return PagedGraph(
+            paged, len(attentions), self.stages.count, vocabulary.get_length(), self.original, self.context, sorted(self.features)
+        )
 
     def _flatten(self, name: str, feed: str, *, required: bool = True) -> None:
         """An input [batch, length] becomes [tokens, 1]: every token is a batch row of its own, only attention knows whose it is."""
@@ -107,7 +115,10 @@ class _Rewriter:
                 raise _refused(f"it has no input named {name}")
             return
         flat = ops.unsqueeze(self.feeds[feed], ops.constant(np.int64(1)))
-        for target in list(port.get_target_inputs()):
+        targets = list(port.get_target_inputs())
+        if any(target.get_node().get_type_name() != "Gather" for target in targets):
+            flat = ops.convert(flat, port.get_element_type())
+        for target in targets:
             target.replace_source_output(flat.output(0))
 
     def _attention(self, node: Any, index: int) -> tuple[Any, Any]:
@@ -117,13 +128,14 @@ class _Rewriter:
         size = node.input_value(0).get_partial_shape()[3].get_length()
         if kv_heads < heads:
             self.features.add("grouped heads")
-        rotate = self._rotary(node, size) if a["do_rotary"] else lambda x: x
+        stage = self.stages.of(node)
+        rotate = self._rotary(node, size, stage) if a["do_rotary"] else lambda x: x
         window = max(0, a["local_window_size"])
         if window:
             self.features.add("sliding window")
 
         key, value = (
-            _parameter(f"{name}_cache.{index}", [-1] * 4, ov.Type.dynamic) for name in ("key", "value")
+            parameter(f"{name}_cache.{index}", [-1] * 4, ov.Type.dynamic) for name in ("key", "value")
         )  # the plugin picks type and layout
         paged = self._operator(
             _flat(rotate(node.input_value(0)), heads * size),
@@ -133,6 +145,7 @@ class _Rewriter:
             value,
             scale=a["scale"] or size**-0.5,
             window=window,
+            stage=stage,
         )
         info = paged.get_rt_info()
         info["num_k_heads"] = info["num_v_heads"] = kv_heads
@@ -142,15 +155,16 @@ class _Rewriter:
             target.replace_source_output(out.output(0))
         return key, value
 
-    def _operator(self, query: Any, key: Any, value: Any, key_cache: Any, value_cache: Any, *, scale: float, window: int) -> Any:
+    def _operator(
+        self, query: Any, key: Any, value: Any, key_cache: Any, value_cache: Any, *, scale: float, window: int, stage: int
+    ) -> Any:
         none_f, none_i, none_b = (_empty(t) for t in (np.float32, np.int32, np.uint8))
-        feeds = self.feeds
         inputs = [
             query, key, value, key_cache, value_cache,
-            feeds["past_lens"], feeds["subsequence_begins"], feeds["block_indices"], feeds["block_indices_begins"],
+            *(self.stages.feed(name, stage) for name in ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins")),
             ops.constant(np.float32(scale)), ops.constant(np.int32(window)),
             none_f,  # alibi slopes
-            feeds["max_context_len"],
+            self.feeds["max_context_len"],
             none_i,  # score aggregation window
             none_i, none_i, none_f,  # rotated blocks: indices, deltas, table
             none_f, ops.constant(np.int32(0)), ops.constant(np.int32(0)),  # xattention: threshold, block size, stride
@@ -189,8 +203,8 @@ class _Rewriter:
         if node.input_value(0).get_element_type() != ov.Type.f32:
             raise _refused(f"{name} computes in {node.input_value(0).get_element_type().get_type_name()}: a build for other hardware")
 
-    def _rotary(self, node: Any, size: int) -> Callable[[Any], Any]:
-        cos, sin = self._table(node.input_value(7)), self._table(node.input_value(8))
+    def _rotary(self, node: Any, size: int, stage: int) -> Callable[[Any], Any]:
+        cos, sin = self._table(node.input_value(7), stage), self._table(node.input_value(8), stage)
         turned = 2 * cos.get_output_partial_shape(0)[3].get_length()
         if turned < size:
             self.features.add("partial rotary")
@@ -204,21 +218,23 @@ class _Rewriter:
 
         return rotate
 
-    def _table(self, source: Any) -> Any:
-        """Rows of a rotary table at the fed positions, [tokens, 1, 1, rotated / 2]; one node for all layers."""
+    def _table(self, source: Any, stage: int) -> Any:
+        """Rows of a rotary table at the fed positions, [tokens, 1, 1, rotated / 2]; one node for all layers of a stage."""
         node = source.get_node()
         name = f"{node.get_friendly_name()}.{source.get_index()}"
-        if name in self.tables:
-            return self.tables[name]
+        if name not in self.tables:
+            at = ops.gather(
+                ops.constant(self._whole_table(node, source.get_index())), self.feeds["position_ids"], ops.constant(np.int64(0))
+            )
+            self.tables[name] = ops.unsqueeze(at, ops.constant(np.array([1, 2])))
+        return self.stages.rows(name, self.tables[name], stage)
+
+    def _whole_table(self, node: Any, output: int) -> Any:
         if node.get_type_name() == "Constant":
-            table = self._reach(node)
-        elif node.get_type_name() == "If":
-            table = self._long_and_short(node, source.get_index())
-        else:
-            raise _refused(f"its rotary table {node.get_friendly_name()} is computed in a way that is not known here")
-        at = ops.gather(ops.constant(table), self.feeds["position_ids"], ops.constant(np.int64(0)))
-        self.tables[name] = ops.unsqueeze(at, ops.constant(np.array([1, 2])))
-        return self.tables[name]
+            return self._reach(node)
+        if node.get_type_name() == "If":
+            return self._long_and_short(node, output)
+        raise _refused(f"its rotary table {node.get_friendly_name()} is computed in a way that is not known here")
 
     def _long_and_short(self, node: Any, output: int) -> Any:
         """Long-rope: the file takes another table for the whole row once it outgrows the original window. Both are laid in one, short first."""
@@ -253,7 +269,7 @@ class _Rewriter:
 
     def _check_inputs(self, result: Any) -> None:
         """Whatever of the file's own inputs the logits still hang on is a part we did not carry."""
-        own = {p.get_friendly_name() for p in self.feeds.values()}
+        own = {p.get_friendly_name() for p in [*self.feeds.values(), *self.stages.parameters]}
         seen, queue = set(), [result]
         while queue:
             node = queue.pop()
@@ -263,12 +279,6 @@ class _Rewriter:
             if node.get_type_name() == "Parameter" and node.get_friendly_name() not in own and "_cache." not in node.get_friendly_name():
                 raise _refused(f"its logits depend on the input {node.get_friendly_name()}")
             queue += [x.get_node() for x in node.input_values()]
-
-
-def _parameter(name: str, shape: list[int], kind: ov.Type) -> Any:
-    parameter = ops.parameter(ov.PartialShape(shape), kind, name=name)
-    parameter.output(0).set_names({name})
-    return parameter
 
 
 def _flat(x: Any, width: int) -> Any:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pilothouse.engines.base import Work
+from pilothouse.engines.base import Stages, Work
 from pilothouse.engines.entry import Entry
 from pilothouse.errors import PilothouseError
 from pilothouse.messages import FinishReason
@@ -24,23 +24,31 @@ class Limits:
     request_seconds: float = 600.0
     lone_drafts: bool = False  # only while one row answers
     turn: int | None = None  # tokens that a row opened with no more can't outgrow without being computed anew
+    stages: int = 1  # between which a prompt's piece can rest
 
 
 class Share(NamedTuple):
-    """One row's part of a step: its next `tokens`, then drafts. It answers when nothing of it is left to feed."""
+    """One row's part of a step: its next `tokens`, then drafts; through these `stages` only, if any are named. It answers when nothing of it is
+    left to feed."""
 
     entry: Entry
     tokens: int
     drafts: tuple[int, ...] = ()
+    stages: Stages | None = None
+
+    @property
+    def fed(self) -> bool:
+        """Whether its tokens are computed with this step."""
+        return self.stages is None or self.stages.last
 
     @property
     def answers(self) -> bool:
-        return self.tokens == self.entry.left
+        return self.tokens == self.entry.left and self.fed
 
     def work(self) -> Work:
-        entry, count, drafts = self
+        entry, count, drafts, stages = self
         fed = entry.fed
-        return Work(entry.row, [*entry.tokens[fed : fed + count], *drafts], 1 + len(drafts) if self.answers else 0)
+        return Work(entry.row, [*entry.tokens[fed : fed + count], *drafts], 1 + len(drafts) if self.answers else 0, stages)
 
 
 @dataclass(slots=True)

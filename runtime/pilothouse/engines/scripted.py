@@ -109,6 +109,7 @@ class ScriptedStep:
         rollback: bool = True,
         prefix_cache: bool = False,
         turn: int | None = None,
+        stages: int = 1,
         formula: Formula = following,
         faults: Faults | None = None,
     ) -> None:
@@ -120,9 +121,11 @@ class ScriptedStep:
         self.rows, self.context, self.tokens_per_step = rows, context, tokens_per_step
         self.capabilities = Capabilities(rollback=rollback, prefix_cache=prefix_cache, batched=rows > 1)
         self.turn = turn
+        self.stages = stages
         self.kv_tokens = kv_tokens or rows * context
-        self.fed: list[int] = []  # tokens of each step
+        self.fed: list[int] = []  # tokens of each step; of a piece as many as its stages are worth
         self.open: dict[int, _Row] = {}
+        self._resting: tuple[int, list[int], int] | None = None  # row, tokens, stage
         self.closed = False
         self._size = size
         self._formula = formula
@@ -160,9 +163,12 @@ class ScriptedStep:
             self.faults.release.wait()
         if self.faults.steps in self.faults.fail_steps:
             raise RuntimeError(f"step {self.faults.steps} was to fail")
+        self._check(all(item.stages is None for item in work[:-1]), "a piece that is not the last")
         answers = []
         for item in work:
             row = self.open[item.row]
+            if self._rests(item, row):
+                continue
             self._check(
                 len(item.tokens) >= 1 and 0 <= item.wanted <= len(item.tokens), f"row {item.row}: {item.wanted} of {len(item.tokens)}"
             )
@@ -173,8 +179,19 @@ class ScriptedStep:
                     answers.append(np.roll(self._logits, self._formula(row.tokens, self._size)))
             self._check(len(row.tokens) <= min(row.room, self.context), f"row {item.row} is fed more than it has room for")
             self._check(self.turn is None or row.opened > self.turn or len(row.tokens) <= self.turn, f"row {item.row} outgrows its window")
-        self.fed.append(sum(len(item.tokens) for item in work))
+        self.fed.append(sum(map(_computed, work)))
         return np.stack(answers) if answers else np.empty((0, self._size), np.float32)
+
+    def _rests(self, item: Work, row: _Row) -> bool:
+        """Whether its tokens are not through yet."""
+        if item.stages is None:
+            return False
+        begin, end, every = item.stages
+        rested = self._resting == (item.row, list(item.tokens), begin) if begin else True
+        self._check(0 <= begin < end <= every == self.stages and rested, f"row {item.row} goes on at stage {begin}")
+        self._check(len(row.tokens) + len(item.tokens) <= min(row.room, self.context), f"row {item.row} is fed more than it has room for")
+        self._resting = None if item.stages.last else (item.row, list(item.tokens), end)
+        return not item.stages.last
 
     def rollback(self, row: int, tokens: int) -> None:
         self._check(self.capabilities.rollback and 0 < tokens < len(self.open[row].tokens), f"row {row} goes back by {tokens}")
@@ -183,6 +200,8 @@ class ScriptedStep:
     def withdraw(self, row: int) -> None:
         self._check(row in self.open, f"row {row} is not open")
         held = self.open.pop(row)
+        if self._resting is not None and self._resting[0] == row:
+            self._resting = None
         if self.capabilities.prefix_cache:
             self._seen.append((held.tenant, held.tokens))
 
@@ -215,6 +234,11 @@ class ScriptedStep:
             raise Misuse("called from another thread than it was made on")
         if not right:
             raise Misuse(wrong)
+
+
+def _computed(item: Work) -> int:
+    begin, end, every = item.stages or (0, 1, 1)
+    return -(-len(item.tokens) * (end - begin) // every)
 
 
 class Scripted:

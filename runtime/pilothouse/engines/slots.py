@@ -54,6 +54,7 @@ class SlotsStep:
     name = "slots"
     device = "cpu"
     turn: int | None = None  # its rows end at the original window
+    stages = 1
 
     def __init__(
         self,

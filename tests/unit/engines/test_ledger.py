@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.engines.entry import Entry
-from pilothouse.engines.ledger import LEAST_CHUNK, Ledger
+from pilothouse.engines.entry import NOWHERE, Entry
+from pilothouse.engines.ledger import LEAST_CHUNK, LEAST_PASSING, Ledger
 from pilothouse.engines.plan import Limits, Plan
 from pilothouse.engines.scripted import END, Formula, ScriptedStep, echoing, following, script
 from pilothouse.engines.waiting import Waiting
@@ -63,8 +63,9 @@ class World:
         self.engine = ScriptedStep(SIZE, **engine)
         sizes = self.engine.rows, self.engine.context, self.engine.tokens_per_step
         limits = Limits(
-            *sizes, drafts, self.engine.capabilities.prefix_cache, queue_seconds, 600.0, lone_drafts=lone_drafts, turn=self.engine.turn
-        )
+            *sizes, drafts, self.engine.capabilities.prefix_cache, queue_seconds, 600.0, lone_drafts=lone_drafts, turn=self.engine.turn,
+            stages=self.engine.stages,
+        )  # fmt: skip
         self.bench = Bench(self.engine, refuse)
         self.ledger = Ledger(self.bench, Waiting(), limits)
         self.ends: dict[Entry, object] = {}
@@ -123,6 +124,7 @@ ARRIVALS = st.lists(st.tuples(st.integers(0, 30), PROMPTS, st.integers(1, 30), s
     formula=st.sampled_from([following, echoing(3), echoing(1)]),
     drafts=st.booleans(),
     turn=st.sampled_from([None, 5, 12, 30]),
+    stages=st.sampled_from([1, 2, 8]),
     cancelled=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=4),
 )
 def test_every_job_answers_what_it_would_answer_alone(
@@ -134,9 +136,11 @@ def test_every_job_answers_what_it_would_answer_alone(
     formula: Formula,
     drafts: bool,
     turn: int | None,
+    stages: int,
     cancelled: list[tuple[int, int]],
 ) -> None:
-    """Over any arrivals, chunks, shortages, drafts and cancellations: exact tokens, no step over its size, and nothing is left behind."""
+    """Over any arrivals, chunks, stages, shortages, drafts and cancellations: exact tokens, no step over its size (or, with a piece that rests, its
+    double), and nothing is left behind."""
     world = World(
         rows=rows,
         tokens_per_step=tokens_per_step,
@@ -145,6 +149,7 @@ def test_every_job_answers_what_it_would_answer_alone(
         formula=formula,
         drafts=drafts,
         turn=turn,
+        stages=stages,
     )
     entries: list[Entry] = []
     gone: set[Entry] = set()
@@ -156,7 +161,7 @@ def test_every_job_answers_what_it_would_answer_alone(
         world.step()
     world.run()
 
-    assert max(world.engine.fed, default=0) <= tokens_per_step
+    assert max(world.engine.fed, default=0) <= tokens_per_step * min(2, stages)
     assert world.engine.open == {}
     assert len(world.ends) + len(gone) == len(entries)
     for entry in entries:
@@ -246,6 +251,108 @@ def test_a_long_prompt_hardly_delays_eight_answers() -> None:
     for _ in range(5):
         plan = world.step()
         assert [share.tokens for share in plan.shares] == [1] * 8 + [LEAST_CHUNK]
+
+
+def staged(answers: int = 8, **engine: Any) -> World:
+    """A world whose engine has eight stages, with rows that answer."""
+    world = World(**{"rows": answers + 3, "tokens_per_step": 128, "context": 4_000, "stages": 8} | engine)
+    for n in range(answers):
+        world.add([1, n], 400, end_ids=frozenset())
+    world.step()
+    return world
+
+
+def passing(plan: Plan) -> list[tuple[Entry, int, int, int]]:
+    """Whose piece goes through which stages, and its tokens."""
+    return [(share.entry, share.tokens, share.stages.begin, share.stages.end) for share in plan.shares if share.stages]
+
+
+def test_a_long_prompt_beside_answers_goes_through_the_stages_in_large_pieces() -> None:
+    """A stage a step, with as many tokens as make that cost what a small piece costs in all of them: every row gets on in every step, and none is longer."""
+    world = staged()
+    long = world.add([3] * 400)
+    seen = []
+    for _ in range(17):
+        plan = world.step()
+        assert [share.tokens for share in plan.shares[:8]] == [1] * 8
+        seen += passing(plan)
+    size = 8 * LEAST_PASSING
+
+    assert seen == [(long, size, stage, stage + 1) for stage in [*range(8), *range(8), 0]]
+    assert long.fed == 2 * size
+    assert max(world.engine.fed[1:]) == 8 + LEAST_PASSING
+    world.run()
+    assert answer(long) == alone(long)
+
+
+def test_a_piece_takes_several_stages_where_few_answer() -> None:
+    """Beside one answer a prompt has a quarter of each step: 32 tokens, or two of eight stages for a step's 128."""
+    world = staged(answers=1)
+    long = world.add([3] * 400)
+
+    assert [passing(world.step()) for _ in range(4)] == [[(long, 128, stage, stage + 2)] for stage in (0, 2, 4, 6)]
+
+
+def test_a_prompt_alone_is_fed_whole_pieces_and_finishes_one_that_rests() -> None:
+    """With nobody to wait for it nothing rests: what is between two stages goes through the others at once."""
+    world = staged(answers=1)
+    answering = next(iter(world.ledger.running.values()))
+    long = world.add([3] * 400)
+    world.step()
+    world.ledger.withdraw(answering)
+
+    assert passing(world.step()) == [(long, 128, 2, 8)]
+    assert passing(world.step()) == []
+    assert long.fed == 128 + 128
+
+
+def test_the_oldest_and_the_shortest_long_prompt_pass_in_turn() -> None:
+    """One piece at a time: a very long prompt holds no other up for long, and is not held up by others."""
+    world = staged()
+    oldest, middle, shortest = (world.add([3 + n] * size) for n, size in enumerate((2_000, 1_000, 500)))
+    order = [whose for _ in range(40) for whose, _, begin, _ in passing(world.step()) if begin == 0]
+
+    assert order[:4] == [oldest, shortest, oldest, shortest]
+    assert middle not in order
+
+
+def test_a_short_prompt_does_not_wait_for_a_piece_that_passes() -> None:
+    """It goes through all stages beside it, at once."""
+    world = staged()
+    world.add([3] * 400)
+    world.step()
+    short = world.add([4] * 12)
+    plan = world.step()
+
+    assert len(answer(short)) == 1
+    assert [begin for _, _, begin, _ in passing(plan)] == [1]
+
+
+def test_a_row_whose_piece_rests_can_be_withdrawn() -> None:
+    """Nothing of it is left: the next piece, of another row, begins at the first stage."""
+    world = staged()
+    first, second = world.add([3] * 400), world.add([5] * 500)
+    world.step()
+    assert world.ledger.withdraw(first)
+
+    assert passing(world.step()) == [(second, 8 * LEAST_PASSING, 0, 1)]
+    world.run()
+    assert answer(second) == alone(second)
+    assert world.engine.open == {}
+
+
+def test_a_row_whose_piece_rests_can_give_way() -> None:
+    """Memory that answers need is taken from it, too; it begins again later, and answers what it would have answered."""
+    world = staged(answers=2, kv_tokens=414)
+    long = world.add([3] * 400, 2)
+    ends = [0]
+    while not long.begun or long.row != NOWHERE:
+        ends += [end for _, _, _, end in passing(world.step())]
+    assert ends[-1] not in (0, 8)
+    world.run()
+
+    assert answer(long) == alone(long)
+    assert world.engine.open == {}
 
 
 def test_usual_prompts_are_fed_within_a_few_steps() -> None:
