@@ -278,6 +278,10 @@ async def get(url: str, path: str) -> Reply:
 
 async def gauge(metrics: str, name: str) -> float:
     """A metric's value."""
-    reply = await get(metrics.removesuffix("/metrics"), "/metrics")
-    line = next(line for line in reply.body.decode().splitlines() if line.startswith(f"{name} "))
-    return float(line.rpartition(" ")[2])
+    return (await gauges(metrics, name))[0]
+
+
+async def gauges(metrics: str, *names: str) -> list[float]:
+    """Several metrics' values at one moment."""
+    lines = (await get(metrics.removesuffix("/metrics"), "/metrics")).body.decode().splitlines()
+    return [float(next(line for line in lines if line.startswith(f"{name} ")).rpartition(" ")[2]) for name in names]
