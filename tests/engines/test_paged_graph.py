@@ -9,7 +9,7 @@ import openvino as ov
 import pytest
 
 from pilothouse.engines import paged_graph, paged_stages
-from pilothouse.engines.base import Work
+from pilothouse.engines.base import Stages, Work
 from pilothouse.engines.paged import PagedStep
 from pilothouse.engines.refusals import GraphRefused
 from pilothouse.models import pocket
@@ -56,7 +56,7 @@ def test_the_paged_graph_takes_flat_batches_and_blocks() -> None:
     assert graph.stages == 4
 
 
-@pytest.mark.parametrize(("most", "stages", "attending"), [(1, 1, {0}), (2, 2, {0, 1}), (3, 2, {0, 1}), (4, 4, {0, 2})])
+@pytest.mark.parametrize(("most", "stages", "attending"), [(1, 1, {0}), (2, 2, {0, 1}), (3, 2, {0, 1}), (4, 4, {0, 2}), (16, 4, {0, 2})])
 def test_stages_are_halves_of_layers_or_as_many_of_them_as_keep_to_the_most(
     monkeypatch: pytest.MonkeyPatch, most: int, stages: int, attending: set[int]
 ) -> None:
@@ -66,6 +66,58 @@ def test_stages_are_halves_of_layers_or_as_many_of_them_as_keep_to_the_most(
     fed = {int(name.partition("/")[2] or 0) for name in (x.get_any_name() for x in graph.model.inputs) if name.startswith("past_lens")}
 
     assert (graph.stages, fed) == (stages, attending)
+
+
+def with_learned_positions(model: onnx.ModelProto) -> None:
+    """Adds a table of positions to the embedding, as models before rotary ones have it."""
+    graph, embedded = model.graph, "/model/embed_tokens/Gather/output_0"
+    hidden = next(x for x in graph.initializer if x.name == "model.embed_tokens.weight").dims[1]
+    table = np.random.default_rng(0).normal(0, 0.02, (512, hidden)).astype(np.float32)
+    for node in graph.node:
+        node.input[:] = ["embedded" if name == embedded else name for name in node.input]
+    at = next(place for place, node in enumerate(graph.node) if embedded in node.output)
+    graph.node.insert(at + 1, onnx.helper.make_node("Gather", ["positions", "position_ids"], ["placed"], name="placed"))
+    graph.node.insert(at + 2, onnx.helper.make_node("Add", [embedded, "placed"], ["embedded"], name="embedded"))
+    graph.initializer.append(onnx.numpy_helper.from_array(table, "positions"))
+    graph.input.append(onnx.helper.make_tensor_value_info("position_ids", onnx.TensorProto.INT64, ["batch_size", "sequence_length"]))
+
+
+@pytest.mark.parametrize("company", [1, 2])
+def test_positions_that_are_read_outside_attention_rest_with_their_tokens(tmp_path: Path, company: int) -> None:
+    """A file may have a use of its own for positions: a piece that rests has the logits of the whole there, too."""
+    engine = paged(edited(pocket.FOLDER, tmp_path / "learned", with_learned_positions), rows=4, prefix_cache=False)
+    prompt, found = RANDOM[:40], []
+    for resting in (False, True):
+        for row in range(company):
+            engine.admit(row, [5, 6, 7 + row], "")
+            engine.step([Work(row, [5, 6, 7 + row], 1)])
+        engine.admit(3, prompt, "")
+        for begin in range(engine.stages) if resting else (0,):
+            stages = Stages(begin, begin + 1, engine.stages) if resting else None
+            assert all(engine.extend(row, 1) for row in range(company))
+            others = [Work(row, [9], 1) for row in range(company)]
+            logits = engine.step([*others, Work(3, prompt, int(stages is None or stages.last), stages)]).copy()
+        found.append(logits[company:])
+        for row in (*range(company), 3):
+            engine.withdraw(row)
+    assert engine.stages == 4
+    engine.close()
+
+    assert np.array_equal(*found)
+
+
+@pytest.mark.slow
+@pytest.mark.transformers
+@pytest.mark.timeout(300)
+def test_one_row_alone_outgrows_the_original_window() -> None:
+    """Long tables stand behind the short ones: positions reach beyond a row's context, and one row is no exception."""
+    engines = [paged(tiny("phi35"), rows=rows, context=ORIGINAL + 36) for rows in (1, 2)]
+    for engine in engines:
+        engine.warm_up()
+    prompt = RANDOM[: ORIGINAL + 16]
+    one, several = (forced_logits(engine, prompt, RANDOM[100:104]) for engine in engines)
+
+    assert np.array_equal(one, several)
 
 
 @pytest.mark.slow

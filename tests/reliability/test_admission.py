@@ -83,7 +83,7 @@ async def test_a_greedy_key_leaves_room_and_turns_to_others(crowded: Served, gre
     answered = Counter({True: sum(await asyncio.gather(*second))})
     await asyncio.gather(*first)
 
-    assert 1 <= waiting
+    assert waiting >= 1
     assert waiting + running <= ROWS + QUEUE * 3 / 4 + 1  # together: rows that have just ended are still inside
     assert answered[True] == 2
     assert order.index("modest") < len(order) - 4

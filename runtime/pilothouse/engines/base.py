@@ -69,7 +69,7 @@ class Work(NamedTuple):
     """One row's share of a step: feed `tokens`, answer the logits at the last `wanted` of them (0 within a prompt, 1 + drafts while decoding).
 
     With `stages` (needs `StepEngine.stages` > 1) they are a piece of a prompt that goes through these only. The same tokens come again, for the
-    next stages, in the next step, or the row is withdrawn; they count as fed when they are through. One item of a step at most, the last.
+    next stages, in a later step, or the row is withdrawn; they count as fed when they are through. One item of a step at most, the last.
     """
 
     row: int

@@ -7,8 +7,9 @@ The rules, in order:
   beside eight answers gets an eightieth), so that a long prompt does not stall the answers, and a burst of prompts is not slowed by a few;
 - of that, half is the oldest prompt's and the rest goes to the shortest: a short one never waits for a long one, and a long one always gets on;
 - where an engine can hold a piece between stages, a long prompt beside answers goes through them in large pieces, a stage or some a step: what
-  a piece costs whatever its size (the keys before it) is paid once for many tokens, and no step is longer than with a small one. One piece at a
-  time, of the oldest long prompt and of the shortest in turn;
+  a piece costs whatever its size (the keys before it) is paid once for many tokens, and a step costs what it would with a small one (by those
+  who answer when it begins). One piece at a time, of the oldest long prompt and of the shortest in turn, for half of what prompts have where
+  there are usual ones, of whose half the oldest gets half;
 - beside that, usual prompts (of up to half a step) get a quarter of what they still need together, or up to an eighth of a step, if that is
   more: a row that waits for its first token is empty, and a usual prompt costs those who answer a few longer steps, once;
 - waiting jobs get free rows, tenants in turn. When one doesn't fit into the memory the others wait behind it, until a row ends;
@@ -34,7 +35,7 @@ from pilothouse.errors import ContextLengthExceeded, PilothouseError
 from pilothouse.messages import FinishReason
 
 LEAST_CHUNK = 6  # prompt tokens a step has room for, however many rows answer: less than half of what eight answers cost
-LEAST_PASSING = 4  # the same where pieces rest between stages: eight answers wait half as long again at most
+LEAST_PASSING = 4  # the same where pieces rest between stages: eight answers wait for half as long again
 USUAL = 2  # a prompt of up to half a step is usual, and so is what is left of any if it is a piece
 PIECE = 8  # a step's eighth: usual prompts are fed that at once, together; it delays those who answer once and by little
 QUARTER = (
@@ -168,14 +169,17 @@ class Ledger:
         wanted = sum(entry.left for entry in usual)
         most = whole - sum(1 + len(share.drafts) for share in shares.values())
         extra = max(min(wanted, whole // PIECE), wanted // QUARTER)
-        first = min(-(-base // 2), most)
-        passing = self._pass(prompts, usual, min(base, most), bool(shares)) if most > 0 else None
+        beside, passed = bool(shares), 0
+        passing = self._pass(prompts, usual, min(base, most), beside) if most > 0 else None
         if passing is not None:
             shortest_first = [entry for entry in usual if entry is not passing.entry]
-            sizes, budget = {}, min(base - first + extra, most - 1) if shortest_first else 0
-        else:
-            sizes = {prompts[0]: min(prompts[0].left, first)}
-            budget = min(base + extra, most) - sizes[prompts[0]]
+            prompts = [entry for entry in prompts if entry in shortest_first]
+            passed = base - base // 2 if prompts else base
+        budget = min(base - passed + extra, most) if prompts else 0
+        sizes: dict[Entry, int] = {}
+        if prompts:
+            sizes[prompts[0]] = min(prompts[0].left, -(-(base - passed) // 2), budget)
+            budget -= sizes[prompts[0]]
         for entry in shortest_first:
             size = min(entry.left - sizes.get(entry, 0), budget)
             sizes[entry] = sizes.get(entry, 0) + size
@@ -184,8 +188,8 @@ class Ledger:
             if entry.row != NOWHERE and sizes.get(entry):
                 self._feed(entry, sizes[entry], (), shares, plan)
         if passing is not None and passing.entry.row != NOWHERE:
-            tokens = whole if not shares else first if shortest_first else min(base, most)
-            self._feed(passing.entry, passing.tokens, (), shares, plan, passing.stages(tokens, self.limits.stages))
+            stages = passing.stages(passed if beside else passing.tokens, self.limits.stages)
+            self._feed(passing.entry, passing.tokens, (), shares, plan, stages)
 
     def _pass(self, prompts: Sequence[Entry], usual: Sequence[Entry], base: int, beside: bool) -> "Passing | None":
         """The piece that rests between two stages, or one that begins: only beside those who answer, of a prompt that is not usual."""

@@ -102,7 +102,7 @@ class Batch:
                 ahead, answer, end = 1, answer + 1, end + 1
             count, shift = end - begin, rows.shift(row)
             ids[at : at + count] = rows.tokens[row, begin:end]
-            positions[at : at + count] = self._counting[begin + shift : end + shift]
+            positions[at : at + count] = self._counting[begin:end] + shift
             for last in range(answer if answer > begin else begin + 1, end + 1):
                 held = -(-last // BLOCK)
                 self._blocks.grow(blocks + held + 3)

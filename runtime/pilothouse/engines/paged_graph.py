@@ -17,17 +17,17 @@ import openvino.op as op
 import openvino.opset15 as ops
 
 from pilothouse.engines import paged_operators
-from pilothouse.engines.paged_stages import Stages, parameter
+from pilothouse.engines.paged_stages import StagedGraph, parameter
 from pilothouse.engines.refusals import GraphRefused
 
 OPERATOR_INPUTS = 28  # of the private paged operator, in the pinned version; tests/engines/test_paged_graph.py holds both
 FEEDS = {
     "input_ids": ov.Type.i32,  # [tokens], as the rest unless noted
     "position_ids": ov.Type.i32,
-    "past_lens": ov.Type.i32,  # [rows]
-    "subsequence_begins": ov.Type.i32,  # [rows + 1], into the tokens
+    "past_lens": ov.Type.i32,  # [sequences]
+    "subsequence_begins": ov.Type.i32,  # [sequences + 1], into the tokens
     "block_indices": ov.Type.i32,
-    "block_indices_begins": ov.Type.i32,  # [rows + 1], into block_indices
+    "block_indices_begins": ov.Type.i32,  # [sequences + 1], into block_indices
     "wanted": ov.Type.i32,  # which tokens' logits
     "max_context_len": ov.Type.i32,  # scalar
 }
@@ -79,6 +79,7 @@ class _Rewriter:
         self.model = model
         self.context = context
         self.feeds = {name: parameter(name, [] if name == "max_context_len" else [-1], kind) for name, kind in FEEDS.items()}
+        self.flat: list[Any] = []
         self.tables: dict[str, Any] = {}
         self.original: int | None = None
         self.features: set[str] = set()
@@ -96,10 +97,10 @@ class _Rewriter:
         attentions = [n for n in order if n.get_type_name() == "GroupQueryAttention"]
         if not attentions:
             raise _refused("it has no GroupQueryAttention")
-        self.stages = Stages(logits.get_node(), order, self.feeds)
+        self.stages = StagedGraph(logits.get_node(), order, self.feeds)
         caches = [cache for index, node in enumerate(attentions) for cache in self._attention(node, index)]
         self._wanted_positions(logits.get_node())
-        result, leaving = logits.get_node(), self.stages.part()
+        result, leaving = logits.get_node(), self.stages.part(self.flat)
         self._check_inputs(result)
         results = [result] if leaving is None else [result, leaving]
         paged = ov.Model(results, [*self.feeds.values(), *self.stages.parameters, *caches], "paged")
@@ -115,6 +116,7 @@ class _Rewriter:
                 raise _refused(f"it has no input named {name}")
             return
         flat = ops.unsqueeze(self.feeds[feed], ops.constant(np.int64(1)))
+        self.flat.append(flat)
         targets = list(port.get_target_inputs())
         if any(target.get_node().get_type_name() != "Gather" for target in targets):
             flat = ops.convert(flat, port.get_element_type())

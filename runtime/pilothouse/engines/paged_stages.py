@@ -13,7 +13,8 @@ import numpy as np
 import openvino as ov
 import openvino.opset15 as ops
 
-MOST = 16  # each costs some copies of small tensors a step
+LEAST = 3  # places: with fewer a piece would be small, and nearly all it costs in one stage
+MOST = 16  # stages: each costs some copies of small tensors a step
 ATTENTION = "GroupQueryAttention"
 CARRIED = "carried"  # input: the rows of the piece, as they were taken out, [rows, 1, hidden]
 COMING = "coming"  # input of each stage: its rows, out of those of the stage before and, behind them, the carried ones
@@ -22,8 +23,8 @@ TAKEN = "taken"  # output: the piece's rows, as they will be carried
 OWN = ("past_lens", "subsequence_begins", COMING)  # what differs by whether the piece goes through a stage
 
 
-class Stages:
-    """Of one graph. Make it while attention is still the file's own, take the rewritten one's inputs from it, then `part` the graph.
+class StagedGraph:
+    """One graph's stages. Make it while attention is still the file's own, take the rewritten one's inputs from it, then `part` the graph.
 
     Every stage has inputs of its own, `NAME/STAGE`. Rows are taken by index: the kernels have to know every length before they begin, and would
     stop at each one that is the result of another node.
@@ -42,7 +43,8 @@ class Stages:
         return len(self._cuts) + 1
 
     def of(self, attention: Any) -> int:
-        return self._attentions[attention.get_friendly_name()]
+        """An attention's stage. One that the logits do not hang on has none; it does not matter which it gets."""
+        return self._attentions.get(attention.get_friendly_name(), 0)
 
     def feed(self, name: str, stage: int) -> Any:
         """What attention in `stage` is fed."""
@@ -56,14 +58,19 @@ class Stages:
             self._made[name, stage] = _take(table, self._input(COMING, stage))
         return self._made[name, stage]
 
-    def part(self) -> Any:
-        """Part the graph; answers the output of the rows that leave it before its end, [rows, 1, hidden], or None where there is one stage."""
+    def part(self, flat: Sequence[Any]) -> Any:
+        """Part the graph; answers the output of the rows that leave it before its end, [rows, 1, hidden], or None where there is one stage.
+
+        `flat` are the nodes through which the file's own parts read the tokens and their positions: all of them do so in the first stage, for no
+        place is a place to rest while either is still read.
+        """
         if not self._cuts:
             return None
         hidden = self._cuts[0].output(0).get_partial_shape()[2].get_length()
         carried = parameter(CARRIED, [-1, 1, hidden], ov.Type.f32)
         self.parameters.append(carried)
-        _insert(self._feeds["input_ids"].output(0), lambda ids: _take(ids, self._input(COMING, 0)))
+        for node in flat:
+            node.input(0).replace_source_output(_take(node.input_value(0), self._input(COMING, 0)).output(0))
         leaving = []
         for stage, cut in enumerate(self._cuts, 1):
             _insert(cut.output(0), partial(self._exchange, carried, stage))
@@ -137,6 +144,8 @@ def _cuts(logits: Any, order: Sequence[Any]) -> tuple[list[Any], dict[str, int]]
             places.append(node)
     last = max(behind.values(), default=0)
     places = places[: last + 1]  # behind the last attention's own half there is only the head
+    if len(places) < LEAST:
+        places = []
     every = -(-(len(places) + 1) // MOST)
     return places[every - 1 :: every], {name: count // every for name, count in behind.items()}
 

@@ -182,11 +182,17 @@ class ScriptedStep:
         self.fed.append(sum(map(_computed, work)))
         return np.stack(answers) if answers else np.empty((0, self._size), np.float32)
 
+    def _wake(self, row: int) -> None:
+        if self._resting is not None and self._resting[0] == row:
+            self._resting = None
+
     def _rests(self, item: Work, row: _Row) -> bool:
         """Whether its tokens are not through yet."""
         if item.stages is None:
+            self._wake(item.row)
             return False
         begin, end, every = item.stages
+        self._check(item.stages.last or item.wanted == 0, f"row {item.row} wants what is not computed")
         rested = self._resting == (item.row, list(item.tokens), begin) if begin else True
         self._check(0 <= begin < end <= every == self.stages and rested, f"row {item.row} goes on at stage {begin}")
         self._check(len(row.tokens) + len(item.tokens) <= min(row.room, self.context), f"row {item.row} is fed more than it has room for")
@@ -200,8 +206,7 @@ class ScriptedStep:
     def withdraw(self, row: int) -> None:
         self._check(row in self.open, f"row {row} is not open")
         held = self.open.pop(row)
-        if self._resting is not None and self._resting[0] == row:
-            self._resting = None
+        self._wake(row)
         if self.capabilities.prefix_cache:
             self._seen.append((held.tenant, held.tokens))
 

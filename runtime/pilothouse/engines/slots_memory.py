@@ -62,7 +62,9 @@ class PrefixStore:
         if not found:
             return
         for array, buffer in zip(self._arrays, self._memory.buffers, strict=True):
-            self._view(buffer, slot, len(found))[:] = array[found].transpose(1, 0, 2, 3)
+            view = self._view(buffer, slot, len(found))
+            for index, block in enumerate(found):  # one by one: each is some long runs of memory, together they are short ones
+                view[:, index] = array[block]
         self._touch(found)
 
     def save(self, slot: int, text: Tokens, keys: Chain, begin: int) -> None:
@@ -81,7 +83,9 @@ class PrefixStore:
         if taken:
             places = [index for index, _ in new]
             for array, buffer in zip(self._arrays, self._memory.buffers, strict=True):
-                array[taken] = self._view(buffer, slot, places[-1] + 1)[:, places].transpose(1, 0, 2, 3)
+                view = self._view(buffer, slot, places[-1] + 1)
+                for block, index in zip(taken, places, strict=True):
+                    array[block] = view[:, index]
             for block, (_, key) in zip(taken, new, strict=True):
                 self.blocks.publish(block, key)
         for block in chain(reversed(taken), reversed(known)):

@@ -328,6 +328,23 @@ def test_a_short_prompt_does_not_wait_for_a_piece_that_passes() -> None:
     assert [begin for _, _, begin, _ in passing(plan)] == [1]
 
 
+def test_shorter_prompts_that_keep_coming_do_not_hold_a_usual_one_up_beside_a_piece() -> None:
+    """The oldest of the usual prompts has half of what the piece leaves them, whatever comes after it."""
+    world = staged(rows=16)
+    long = [world.add([3 + n] * 3_900) for n in range(2)]
+    usual = world.add([5] * 64)
+    steps = 0
+    while not answer(usual):
+        for n in range(8):
+            world.add([6 + n] * 8, 1)
+        before = usual.fed
+        world.step()
+        steps += 1
+        assert usual.fed > before
+    assert steps < 20
+    assert 0 < sum(entry.fed for entry in long) < 3_900
+
+
 def test_a_row_whose_piece_rests_can_be_withdrawn() -> None:
     """Nothing of it is left: the next piece, of another row, begins at the first stage."""
     world = staged()
