@@ -6,8 +6,8 @@ A bare loop and a server use the same engine in one process, in turn. Blocks go 
 the machine hits all of them; ratios are of one block.
 
 Tokens a second and CPU time are of closed loops: each client asks again as soon as its answer ends. What an arm makes of the bare loop's tokens a
-second is seen right after it, on the bare loop, which gets the same requests at the very times when the arm got them; `closed` is the same over a bare
-loop of as many clients, which ask again within the step in which their answers end, as nobody can who has to hear of that. CPU time is that of
+second is seen right after it, on the bare loop, which gets requests as long at the very times when the arm got its own, of other words, whose beginnings are not
+computed yet; `closed` is the same over a bare loop of as many clients, which ask again within the step in which their answers end, as nobody can who has to hear of that. CPU time is that of
 the server's process, the bare loop's subtracted; with two lengths of answers it is parted into what a request costs and what each token of it adds.
 
 The time to the first token is of arrivals that are fixed in advance (Poisson, as many a second as the bare closed loop answered), the same for an
@@ -39,6 +39,7 @@ from pilothouse.chat.tokenizer import Tokenizer
 
 ARMS = ("bare loop", "+ text", "+ OpenAI SSE", "+ V2 REST stream", "+ gRPC stream")
 FIRST_WORD, LAST_WORD = 300, 2000  # ids between are whole words in every model used here
+OTHERS = 50_000_000  # to a seed: texts as long, but new ones. What the arm asked lies computed in the engine, whose prefixes the bare loop shares
 LEAST_ARRIVALS = 24
 LEAST_REQUESTS = 12  # of the shortest answers, whatever few clients: seconds of nothing else, where an engine computes
 
@@ -151,7 +152,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                         of_length = run(arm, served, asked, asks, clients)
                         sent = of_length.pop("sent")
                         if args.replay and arm != ARMS[0] and block >= 0 and tokens == args.tokens[0]:
-                            bare = run(ARMS[0], served, asked, asks, clients, sent)
+                            others = requests(tokenizer, count, args.words, tokens, seed + tokens * 100_000 + OTHERS, block)
+                            bare = run(ARMS[0], served, asked, others, clients, sent)
                             told["replayed"] = of_length["tokens_per_second"] / bare["tokens_per_second"]
                         told |= {name: value for name, value in of_length.items() if name not in told}  # the first length's
                         told.setdefault("cpu_us_per_token_of", {})[tokens] = of_length["cpu_us_per_token"]
@@ -172,8 +174,11 @@ def over_bare(
 ) -> float:
     """How much later an arm's first tokens come than the bare loop's, at the same arrivals: the difference of medians, ms."""
     count = max(LEAST_ARRIVALS, clients * args.requests)
-    asks, arrivals = requests(tokenizer, count, args.words, args.tokens[0], seed + 1, seed), poisson(count, rate, seed)
-    late, soon = (run(one, served, asked, asks, clients, arrivals)["ttft_p50_ms"] for one in (arm, ARMS[0]))
+    arrivals = poisson(count, rate, seed)
+    late, soon = (
+        run(one, served, asked, requests(tokenizer, count, args.words, args.tokens[0], texts, seed), clients, arrivals)["ttft_p50_ms"]
+        for one, texts in ((arm, seed + 1), (ARMS[0], seed + 1 + OTHERS))
+    )
     return late - soon
 
 

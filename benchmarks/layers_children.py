@@ -74,6 +74,7 @@ class Bare:
             context=engine.context,
             tokens_per_step=engine.tokens_per_step,
             sharing=engine.capabilities.prefix_cache,
+            stages=engine.stages,
         )
 
     def run(self, requests: list[Request], clients: int, arrivals: list[float] | None = None) -> dict[str, Any]:

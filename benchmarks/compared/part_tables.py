@@ -20,8 +20,8 @@ def _range(told: Told, form: str = "{:.3g}") -> str:
 
 def layers(told: Told) -> list[str]:
     lines = [
-        "`scripts/bench-layers`: our own bare loop, on the engine that the server lends it, and what each layer adds. The bare loop gets each arm's requests",
-        "when the arm got them; and, in a closed loop, the next one in the very step in which an answer ends: a client has to hear of that first, and waits for",
+        "`scripts/bench-layers`: our own bare loop, on the engine that the server lends it, and what each layer adds. The bare loop gets requests",
+        "as long as each arm's, when the arm got its own; and, in a closed loop, the next one in the very step in which an answer ends: a client has to hear of that first, and waits for",
         "a step then, one of the 48 that an answer takes here. The goal is judged by the first, by the second where the first was not measured.",
     ]  # fmt: skip
     head = ["", "| clients | arm | tokens/s | of bare, same arrivals | of bare, closed loop |", "|---|---|---|---|---|"]
