@@ -3,15 +3,7 @@
 The rules, in order:
 
 - a row that answers comes before any prompt, and is fed in every step;
-- prompts share what is left of a step, and the less the more rows are answering (by the square of their part of the rows: one long prompt
-  beside eight answers gets an eightieth), so that a long prompt does not stall the answers, and a burst of prompts is not slowed by a few;
-- of that, half is the oldest prompt's and the rest goes to the shortest: a short one never waits for a long one, and a long one always gets on;
-- where an engine can hold a piece between stages, a long prompt beside answers goes through them in large pieces, a stage or some a step: what
-  a piece costs whatever its size (the keys before it) is paid once for many tokens, and a step costs what it would with a small one (by those
-  who answer when it begins). One piece at a time, of the oldest long prompt and of the shortest in turn, for half of what prompts have where
-  there are usual ones, of whose half the oldest gets half;
-- beside that, usual prompts (of up to half a step) get a quarter of what they still need together, or up to an eighth of a step, if that is
-  more: a row that waits for its first token is empty, and a usual prompt costs those who answer a few longer steps, once;
+- prompts share what is left of a step (`portions`);
 - waiting jobs get free rows, tenants in turn. When one doesn't fit into the memory the others wait behind it, until a row ends;
 - a job whose prompt begins like one that is being computed waits for that part, to share it (n choices, a common system prompt);
 - when a running row finds no memory, the youngest row gives way: it waits before all others and later goes on where it was;
@@ -21,7 +13,6 @@ The rules, in order:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Protocol
 
@@ -30,17 +21,11 @@ from pilothouse.engines.entry import NOWHERE, Entry
 from pilothouse.engines.late import late
 from pilothouse.engines.lookup import Lookup
 from pilothouse.engines.plan import Ending, Limits, Outcome, Plan, Share
+from pilothouse.engines.portions import Portions
 from pilothouse.engines.waiting import Waiting
 from pilothouse.errors import ContextLengthExceeded, PilothouseError
 from pilothouse.messages import FinishReason
 
-LEAST_CHUNK = 6  # prompt tokens a step has room for, however many rows answer: less than half of what eight answers cost
-LEAST_PASSING = 4  # the same where pieces rest between stages: eight answers wait for half as long again
-USUAL = 2  # a prompt of up to half a step is usual, and so is what is left of any if it is a piece
-PIECE = 8  # a step's eighth: usual prompts are fed that at once, together; it delays those who answer once and by little
-QUARTER = (
-    4  # of what usual prompts need, a step: with half of it gaps' 95th percentile is half again as long, and first tokens come no sooner
-)
 DRAFT_WIDTH = 8  # tokens that rows and drafts together may have in a step: beyond, a wrong draft costs the others too much
 SHARED = 64  # prompt tokens that are worth waiting a step for
 
@@ -54,19 +39,6 @@ class Bench(Protocol):
     def withdraw(self, row: int) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
-class Passing:
-    """A piece of a prompt that goes through the engine's stages over several steps."""
-
-    entry: Entry
-    tokens: int
-    at: int = 0  # stages behind it
-
-    def stages(self, tokens: int, of: int) -> Stages:
-        """The next ones, out of `of`: as many as cost what `tokens` cost in all of them, and at least one."""
-        return Stages(self.at, min(of, self.at + max(1, tokens * of // self.tokens)), of)
-
-
 class Ledger:
     """The rows of one engine's life. `waiting` outlives it."""
 
@@ -76,8 +48,7 @@ class Ledger:
         self.running: dict[int, Entry] = {}  # in order of age
         self.blocked = False  # the first in the queue did not fit: nobody is admitted until a row ends
         self._bench = bench
-        self._passing: Passing | None = None
-        self._shortest_next = False  # of the long prompts; else the oldest
+        self._portions = Portions(limits)
         self._free = list(range(limits.rows))
         heapify(self._free)
         self._ages = 0
@@ -157,53 +128,13 @@ class Ledger:
         )
 
     def _share_out(self, shares: dict[int, Share], plan: Plan) -> None:
-        """What a step has for prompts: more, the more of the rows are prompts; and a good piece of those that are usual."""
+        """Their portions of what is left of the step to the rows that do not answer yet."""
         prompts = [entry for row, entry in self.running.items() if row not in shares]
-        if not prompts:
-            return
-        whole, shortest_first = self.limits.tokens_per_step, sorted(prompts, key=lambda entry: entry.left)
-        base = max(
-            LEAST_CHUNK if self.limits.stages == 1 else LEAST_PASSING, whole * len(prompts) ** 2 // (len(prompts) + len(shares)) ** 2
-        )
-        usual = [entry for entry in shortest_first if entry.left <= whole // PIECE or entry.opened <= whole // USUAL]
-        wanted = sum(entry.left for entry in usual)
-        most = whole - sum(1 + len(share.drafts) for share in shares.values())
-        extra = max(min(wanted, whole // PIECE), wanted // QUARTER)
-        beside, passed = bool(shares), 0
-        passing = self._pass(prompts, usual, min(base, most), beside) if most > 0 else None
-        if passing is not None:
-            shortest_first = [entry for entry in usual if entry is not passing.entry]
-            prompts = [entry for entry in prompts if entry in shortest_first]
-            passed = base - base // 2 if prompts else base
-        budget = min(base - passed + extra, most) if prompts else 0
-        sizes: dict[Entry, int] = {}
         if prompts:
-            sizes[prompts[0]] = min(prompts[0].left, -(-(base - passed) // 2), budget)
-            budget -= sizes[prompts[0]]
-        for entry in shortest_first:
-            size = min(entry.left - sizes.get(entry, 0), budget)
-            sizes[entry] = sizes.get(entry, 0) + size
-            budget -= size
-        for entry in prompts:
-            if entry.row != NOWHERE and sizes.get(entry):
-                self._feed(entry, sizes[entry], (), shares, plan)
-        if passing is not None and passing.entry.row != NOWHERE:
-            stages = passing.stages(passed if beside else passing.tokens, self.limits.stages)
-            self._feed(passing.entry, passing.tokens, (), shares, plan, stages)
-
-    def _pass(self, prompts: Sequence[Entry], usual: Sequence[Entry], base: int, beside: bool) -> "Passing | None":
-        """The piece that rests between two stages, or one that begins: only beside those who answer, of a prompt that is not usual."""
-        if self._passing is not None or not beside or self.limits.stages == 1 or len(usual) == len(prompts):
-            return self._passing
-        long = [entry for entry in prompts if entry not in usual]
-        entry = min(long, key=lambda entry: entry.left) if self._shortest_next else long[0]
-        self._shortest_next = not self._shortest_next
-        part, whole = -(-base // 2) if usual else base, self.limits.tokens_per_step
-        tokens = min(entry.left, part * self.limits.stages, whole)
-        if entry.left - tokens <= whole // PIECE:
-            tokens = entry.left
-        self._passing = Passing(entry, tokens)
-        return self._passing
+            taken = sum(1 + len(share.drafts) for share in shares.values())
+            for entry, tokens, stages in self._portions.of(prompts, len(shares), taken):
+                if entry.row != NOWHERE:  # not given way to one before it just now
+                    self._feed(entry, tokens, (), shares, plan, stages)
 
     def _feed(
         self, entry: Entry, tokens: int, drafts: tuple[int, ...], shares: dict[int, Share], plan: Plan, stages: Stages | None = None
@@ -253,10 +184,8 @@ class Ledger:
         answers = iter(sampled)
         for share in plan.shares:
             entry = share.entry
-            if share.stages is not None and self._passing is not None:
-                self._passing.at = share.stages.end
-                if share.fed:
-                    self._passing = None
+            if share.stages is not None:
+                self._portions.passed(share.stages)
             if not share.answers:
                 entry.fed += share.tokens if share.fed else 0
                 continue
@@ -285,8 +214,8 @@ class Ledger:
         """The engine is gone, and the rows with it."""
         for entry in self.running.values():
             entry.row, entry.fed = NOWHERE, 0
+            self._portions.forget(entry)
         self.running.clear()
-        self._passing = None
 
     def _keep(self, entry: Entry, tokens: Sequence[int]) -> tuple[int, FinishReason | None]:
         room = self._limit(entry) - entry.answered
@@ -304,8 +233,7 @@ class Ledger:
         heappush(self._free, entry.row)
         self._bench.withdraw(entry.row)
         entry.row, entry.fed = NOWHERE, 0
-        if self._passing is not None and self._passing.entry is entry:
-            self._passing = None
+        self._portions.forget(entry)
         self.blocked = False
 
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.engines.entry import NOWHERE, Entry
-from pilothouse.engines.ledger import LEAST_CHUNK, LEAST_PASSING, Ledger
+from pilothouse.engines.ledger import Ledger
 from pilothouse.engines.plan import Limits, Plan
+from pilothouse.engines.portions import LEAST_CHUNK, LEAST_PASSING
 from pilothouse.engines.scripted import END, Formula, ScriptedStep, echoing, following, script
 from pilothouse.engines.waiting import Waiting
 from pilothouse.errors import ContextLengthExceeded, DeadlineExceeded, InvalidRequest, Overloaded
