@@ -65,7 +65,7 @@ class Bare:
         assert loaded.tokenizer is not None
         assert loaded.template is not None
         self.template = loaded.template
-        driver = loaded.engine._driver
+        driver = loaded.engine._worker._driver
         assert isinstance(driver, Stepping)
         engine = driver._bench.engine
         self.bench = Bench(engine, loaded.tokenizer.size, None, _raise)

@@ -211,10 +211,17 @@ class Vocabulary(Protocol):
 class Engine(Protocol):
     """What the runtime sees."""
 
-    name: str
-    device: str
-    capabilities: Capabilities
-    context: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def context(self) -> int: ...
 
     def start(self) -> None:
         """Start the owning thread, load and warm up; blocks until a first answer was computed, raises what loading raised."""
