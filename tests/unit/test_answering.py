@@ -201,9 +201,12 @@ async def test_what_was_computed_for_a_client_that_left_is_counted(answerer: Ans
         ({"tools": (Tool("f"),)}, "tools"),
     ],
 )
-async def test_what_the_engine_cannot_do_is_refused_by_name(answerer: Answerer, loop: Loop, change: dict[str, object], field: str) -> None:
+async def test_what_the_engine_cannot_do_is_refused_by_name(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch, change: dict[str, object], field: str
+) -> None:
     """An engine's capabilities are data; a request beyond them names its field and is never half honoured."""
-    loop.capabilities = Capabilities(logprobs=False, seed=False, penalties=False, logit_bias=False, guidance=False)
+    few = Capabilities(logprobs=False, seed=False, penalties=False, logit_bias=False, guidance=False)
+    monkeypatch.setattr(Loop, "capabilities", few)
 
     with pytest.raises(Unsupported) as raised:
         await answerer.answer(replace(HELLO, **change))  # type: ignore[arg-type]
