@@ -9,6 +9,7 @@ kept in benchmarks/results/engines, a file for each kind of machine, and docs/en
 """
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -63,6 +64,7 @@ def measure(part: Part, blocks: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as bench.py has it: no peer is left
     parser = argparse.ArgumentParser(prog="bench-engines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"all, or some of: {', '.join([*PARTS, 'chats'])}")
     parser.add_argument("--blocks", type=int, default=5)

@@ -21,7 +21,8 @@ JOIN_SECONDS = 10.0  # how long `stop` waits for the step that runs
 
 
 class Loop:
-    """An `Engine` made of a `StepEngine` or a `TokenEngine`. Every method may be called from any thread.
+    """An `Engine` made of a `StepEngine` or a `TokenEngine`. Methods may be called from any thread, `generate` from one with an
+    event loop that runs.
 
     The callbacks are called on the engine's thread (`on_failure` also on a caller's) and must be quick: `on_queue` hears for how many seconds
     a job waited, `on_cancel` that a client left before its answer was complete, `on_failure` what the engine raised.
