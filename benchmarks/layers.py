@@ -1,9 +1,10 @@
 """What each layer of serving costs over the bare engine loop: text, OpenAI's SSE, V2's REST stream and gRPC's stream.
 
-    scripts/bench-layers [--model FOLDER | pocket | scripted:MILLISECONDS] [--clients 1 8 32] [--tokens 48 192] [--blocks 5] [--json FILE]
+    scripts/bench-layers [--model FOLDER | pocket | scripted:MILLISECONDS] [--clients 1 8 32] [--tokens 48 192] [--blocks 5] [--more 5]
+                         [--json FILE]
 
 A bare loop and a server use the same engine in one process, in turn. Blocks go through the arms in turn and back (ABBA), so that a neighbour on
-the machine hits all of them; ratios are of one block.
+the machine hits all of them; ratios are of one block. `--more` blocks follow of the bare loop and OpenAI's SSE alone, which has promises to keep.
 
 Tokens a second and CPU time are of closed loops: each client asks again as soon as its answer ends. What an arm makes of the bare loop's tokens a
 second is seen right after it, on the bare loop, which gets requests as long at the very times when the arm got its own, of other words, whose beginnings are not
@@ -38,6 +39,7 @@ from streams import Asked, Request, over_grpc, over_http
 from pilothouse.chat.tokenizer import Tokenizer
 
 ARMS = ("bare loop", "+ text", "+ OpenAI SSE", "+ V2 REST stream", "+ gRPC stream")
+PROMISED = (ARMS[0], ARMS[2])
 FIRST_WORD, LAST_WORD = 300, 2000  # ids between are whole words in every model used here
 OTHERS = 50_000_000  # to a seed: texts as long, but new ones. What the arm asked lies computed in the engine, whose prefixes the bare loop shares
 LEAST_ARRIVALS = 24
@@ -139,9 +141,11 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     try:
         asked = Asked(served.greeting["model"])
         asked.grpc("its messages are imported here", 1)
-        for block in range(-1, args.blocks):  # one before the first, to warm up
+        blocks = args.blocks + args.more
+        for block in range(-1, blocks):  # one before the first, to warm up
+            arms = ARMS if block < args.blocks else PROMISED
             for clients in args.clients:
-                for arm in ARMS if block % 2 == 0 or block < 0 else reversed(ARMS):
+                for arm in arms if block % 2 == 0 or block < 0 else reversed(arms):
                     seed = (block + 1) * 10_000 + clients * 10 + ARMS.index(arm)
                     told: dict[str, Any] = {"block": block, "clients": clients, "arm": arm}
                     for tokens in args.tokens:
@@ -163,7 +167,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                     if block >= 0:
                         found.append(told)
             if block >= 0:
-                print(f"block {block + 1} of {args.blocks}", file=sys.stderr, flush=True)
+                print(f"block {block + 1} of {blocks}", file=sys.stderr, flush=True)
     finally:
         served.end()
     return found
@@ -196,6 +200,7 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
             row = {
                 "clients": clients,
                 "arm": arm,
+                "blocks": len(mine),
                 "tokens_per_second": spread([one["tokens_per_second"] for one, _ in mine]),
                 "of_bare": spread([one["tokens_per_second"] / bare["tokens_per_second"] for one, bare in mine]),
                 "cpu_us_over_bare": spread([one["cpu_us_per_token"] - bare["cpu_us_per_token"] for one, bare in mine]),
@@ -256,6 +261,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=32, help="of each prompt")
     parser.add_argument("--requests", type=int, default=4, help="of each client in each measurement")
     parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument("--more", type=int, default=0, help="blocks, of OpenAI's SSE alone")
     parser.add_argument(
         "--no-replay", dest="replay", action="store_false", help="no tokens a second of the bare loop at the arms' own arrivals"
     )

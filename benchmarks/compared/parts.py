@@ -44,12 +44,9 @@ def _child(script: str, *arguments: str) -> Told:
 
 def layers(full: bool) -> Told:
     """S7."""
-    clients, blocks = ("--clients", "1", "8", "32"), "5" if full else "2"
-    model, tokens = str(makers.model("onnx")), ("--tokens", "48")
-    sliced = _child("layers.py", "--model", model, *clients, *tokens, "--blocks", blocks, "--requests", "3", "--no-arrivals")
-    fixed = _child(
-        "layers.py", "--model", f"scripted:{STEP_MS}", *clients, *tokens, "192", "--blocks", blocks, "--requests", "8", "--no-replay"
-    )
+    shape = ("--clients", "1", "8", "32", "--blocks", "5" if full else "2", "--more", "6", "--tokens", "48")
+    sliced = _child("layers.py", "--model", str(makers.model("onnx")), *shape, "--requests", "3", "--no-arrivals")
+    fixed = _child("layers.py", "--model", f"scripted:{STEP_MS}", *shape, "192", "--requests", "8", "--no-replay")
     return {"rows": sliced["rows"], "fixed": fixed["rows"]}
 
 
