@@ -37,14 +37,14 @@ def best_rate(folder: Path) -> float:
 
 
 def note(folder: Path, mode: str, parts: dict[str, Any] | None = None, field: Field | None = None) -> None:
-    """What is known of this run, beside what is known of those before."""
+    """What is known of this run, beside what is known of those before. `mode` is that of a run of everything; "" of some scenarios changes nothing."""
     told = kept.facts(folder)
     told |= {
         "machine": machine.facts(),
         "versions": makers.versions(),
         "threads": cpu.threads(),
         "layers": makers.LAYERS,
-        "mode": mode,
+        "mode": mode or told.get("mode", "quick"),
         "command": "scripts/bench",
     }
     told["parts"] = {**told.get("parts", {}), **(parts or {})}
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure what is asked for; keep it after every scenario, and whatever is there at Ctrl-C. An end that is asked for otherwise is one, too: no peer is left."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     wanted = args.scenarios or [*SCENARIOS, *PARTS]
-    mode = "full" if args.full else "quick"
+    mode = "" if args.scenarios else "full" if args.full else "quick"
     say(machine.line(machine.facts()))
     field = Field(args.arms)
     try:

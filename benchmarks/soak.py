@@ -1,14 +1,15 @@
-"""Mixed traffic for a long time: does the server's memory, its files or its threads grow, does it ever answer 5xx?
+"""Mixed traffic for a long time: does the server's memory, its files or its threads grow, does it get slower, does it ever answer 5xx?
 
     scripts/soak [--minutes 30] [--clients 8] [--json FILE] [MODEL]
 
 Starts a server of its own (the pocket model where none is named). Clients ask over REST, SSE, gRPC and gRPC streams, one in twenty hangs up
 in the middle. Resident memory is sampled each second; its slope is fitted to what comes after the warm-up (a third of the time, a minute at
-most) and printed; what it grew by since then is bounded. Files and threads are counted at rest, after the warm-up and at the end. Exit code 1 where a bound is broken.
+most) and printed, with what was resident and how many answers a second there were in each fifth of it; what it grew by since then is bounded. Files and threads are counted at rest, after the warm-up and at the end. Exit code 1 where a bound is broken.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -32,6 +33,7 @@ PLACES = min(32, (os.cpu_count() or 1) + 4)  # of asyncio's thread pool: a threa
 MIB = 1 << 20
 GROWTH = 0.10  # of what is resident after the warm-up: the allocator goes on settling (4% in nine minutes), a kilobyte a request is 80 MiB in thirty
 POOL = 32 * MIB
+FIFTHS = 5
 HANG_UPS = 0.05
 PROMPTS = [
     f"{word} {other}" for word in ("What is", "Tell me of", "Explain") for other in ("MLflow", "ONNX", "Kubernetes", "a pod", "yourself")
@@ -66,6 +68,7 @@ class Traffic:
         self._server, self._count = server, count
         self.answers: Counter[str] = Counter()
         self.odd: list[str] = []
+        self.ends: list[float] = []  # monotonic seconds of whole answers
 
     async def run(self, seconds: float) -> None:
         """All clients for `seconds`; afterwards none of them asks anything."""
@@ -91,7 +94,9 @@ class Traffic:
                 self.odd.append(repr(error))
                 continue
             self.answers["whole" if told.whole else str(told.status)] += 1
-            if not told.whole:
+            if told.whole:
+                self.ends.append(time.monotonic())
+            else:
                 self.odd.append(f"{kind}: {told}")
             await asyncio.sleep(draw.random() * 0.1)
 
@@ -117,6 +122,9 @@ async def soak(server: Served, minutes: float, count: int) -> dict[str, Any]:
     await asyncio.sleep(2)
     times, sizes = np.array(samples).T
     slope = float(np.polyfit(times / 60, sizes / MIB, 1)[0])
+    bounds = np.linspace(0, minutes * 60 - warm, FIFTHS + 1)
+    rates = np.histogram(np.array(traffic.ends) - began, bounds)[0] / np.diff(bounds)
+    resident = [sizes[(times >= begin) & (times < end)].mean() / MIB for begin, end in itertools.pairwise(bounds)]
     return {
         "minutes": minutes,
         "clients": count,
@@ -126,6 +134,8 @@ async def soak(server: Served, minutes: float, count: int) -> dict[str, Any]:
         "odd": traffic.odd[:5],
         "rss_mib": {"first": round(sizes[0] / MIB, 1), "last": round(sizes[-1] / MIB, 1), "most": round(sizes.max() / MIB, 1)},
         "rss_slope_mib_per_minute": round(slope, 3),
+        "rss_mib_of_fifths": [round(float(size), 1) for size in resident],
+        "answers_per_second_of_fifths": [round(float(rate), 1) for rate in rates],
         "files": {"after warm-up": files, "at the end": process.files()},
         "threads": {"after warm-up": threads, "at the end": process.threads()},
     }

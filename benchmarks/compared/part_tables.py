@@ -77,13 +77,21 @@ def chats(told: Told) -> list[str]:
 
 
 def soak(told: Told) -> list[str]:
-    return [
+    head, line = "| broken | resident, MiB | slope, MiB/min | files | threads |", "|---|---|---|---|---|"
+    cells = [
+        told["broken"], f"{told['rss_mib']['first']} to {told['rss_mib']['last']}", told["rss_slope_mib_per_minute"],
+        *(" to ".join(str(count) for count in told[kind].values()) for kind in ("files", "threads")),
+    ]  # fmt: skip
+    lines = [
         f"`scripts/soak`: {told['minutes']:g} minutes of mixed traffic by {told['clients']} clients on the pocket model."
         + ("" if told["minutes"] > 5 else " So short a run is mostly warm-up: what breaks shows, a slope does not; `--full` takes half an hour."), "",
-        "| broken | resident, MiB | slope, MiB/min | files | threads |", "|---|---|---|---|---|",
-        f"| {told['broken']} | {told['rss_mib']['first']} to {told['rss_mib']['last']} | {told['rss_slope_mib_per_minute']} | "
-        f"{' to '.join(str(count) for count in told['files'].values())} | {' to '.join(str(count) for count in told['threads'].values())} |",
+        head, line, f"| {' | '.join(map(str, cells))} |",
     ]  # fmt: skip
+    if "answers_per_second_of_fifths" in told:
+        rows = (("resident, MiB", "rss_mib_of_fifths"), ("answers a second", "answers_per_second_of_fifths"))
+        lines += ["", "| in each fifth of the time | 1 | 2 | 3 | 4 | 5 |", "|---|---|---|---|---|---|"]
+        lines += [f"| {title} | {' | '.join(map(str, told[name]))} |" for title, name in rows]
+    return lines
 
 
 def _share(told: Told, before: bool) -> str:
