@@ -12,37 +12,39 @@ from pilothouse.messages import Sampling
 
 BLOCK = 256  # neighbouring tokens that are summed up first
 BIN_BITS = 20  # of a weight's 32 that its bin leaves away: eight bins an octave
-FAINTEST = 53 * np.log(2)  # a token e^-this times as likely as the likeliest is less than one step of a 53-bit draw: it is never looked at
+FAINTEST = 2.0**-53  # a token that is so much less likely than the likeliest is less than one step of a 53-bit draw: it is never looked at
 WORD = (1 << 64) - 1
 
 
 Chances = tuple[float, float]
 
 
-def chances(seed: int, choice: int, position: int) -> Chances:
-    """The numbers in [0, 1) that decide the token at `position` of a choice: Philox, keyed by seed and choice, counted by position."""
+def chances(seed: int, choice: int, position: int, count: int = 1) -> list[Chances]:
+    """The numbers in [0, 1) that decide the tokens from `position` of a choice on: Philox, keyed by seed and choice, counted by position."""
     philox = np.random.Philox(key=np.array([seed & WORD, choice & WORD], np.uint64), counter=position)
-    return float(philox.random_raw() >> 11) * 2.0**-53, float(philox.random_raw() >> 11) * 2.0**-53
+    words = philox.random_raw(4 * count).reshape(count, 4)[:, :2] >> np.uint64(11)  # a block of four for each position
+    return [(first, second) for first, second in (words * 2.0**-53).tolist()]
 
 
-def draw(logits: Logits, sampling: Sampling, chances: Chances) -> int:
-    """The token of `logits` [vocabulary] that `chances` fall on, after temperature, min-p, top-k and top-p, in this order.
+def draw(logits: Logits, sampling: Sampling, chances: Chances, best: int | None = None) -> int:
+    """The token of `logits` [vocabulary] that `chances` fall on, after temperature, min-p, top-k and top-p, in this order. `best`: the likeliest
+    one, where it is known.
 
     The first chance falls on tokens in order of id, with top-k on the candidates in order of probability. With top-p alone a token that is not in
     the nucleus is drawn again by the second one, from the nucleus in order of probability: each token of it comes as often as its weight says.
     Equal tokens stand in order of id, and at least the likeliest is always left.
     """
-    best = int(logits.argmax())
+    if best is None:
+        best = int(logits.argmax())
     if sampling.temperature <= 0.0:
         return best
-    temperature = max(sampling.temperature, 1e-30)
-    scaled = logits - logits[best]  # the largest is 0: dividing by a tiny temperature can't overflow upwards
+    weights = logits - logits[best]  # the largest is 0: dividing by a tiny temperature can't overflow upwards
     with np.errstate(over="ignore", under="ignore"):
-        weights = np.exp(scaled / np.float32(temperature))
-    faint = scaled < -np.float32(min(FAINTEST * temperature, 1e30))
-    weights[faint] = 0.0
-    if sampling.min_p > 0.0:
-        weights[weights < np.float32(min(sampling.min_p, 1.0))] = 0.0  # the likeliest weighs 1
+        weights /= np.float32(max(sampling.temperature, 1e-30))
+        np.exp(weights, out=weights)
+    seen = weights >= np.float32(min(max(sampling.min_p, FAINTEST), 1.0))  # the likeliest weighs 1
+    if not seen.all():
+        weights *= seen
     if sampling.top_k > 0:
         ids = _likeliest(weights, sampling.top_k)
         reach = np.cumsum(weights[ids], dtype=np.float64)
@@ -84,7 +86,7 @@ def _nucleus(weights: Logits, top_p: float, chance: float) -> int:
     Only two bins of like weights are put in order: the one in which the nucleus ends, and the one that is hit.
     """
     bins = weights.view(np.uint32) >> BIN_BITS  # rises with the weight, since none is negative
-    reach = np.cumsum(np.bincount(bins, weights)[::-1])  # from the likeliest bin on
+    reach = np.cumsum(np.bincount(bins, weights.astype(np.float64))[::-1])  # from the likeliest bin on
     heaviest, enough = len(reach) - 1, top_p * reach[-1]
 
     def opened(bin_: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

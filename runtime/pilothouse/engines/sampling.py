@@ -7,6 +7,7 @@ A draw depends on seed, choice and position alone (a counter-based generator, no
 preempted, rolled back or guessed ahead goes on with the very tokens it would have had.
 """
 
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilothouse.engines.base import Guidance, GuideState, Job, Logits
-from pilothouse.engines.drawing import chances, draw, logprobs
+from pilothouse.engines.drawing import Chances, chances, draw, logprobs
 from pilothouse.errors import EngineFailed, InvalidRequest, Unsupported
 
+AHEAD = 32  # positions whose chances are made at once: making one costs as much
 NEAR = 64  # tokens before max_tokens from where on a guided text is kept within reach of its end
 
 
@@ -42,13 +44,14 @@ class ClosingGuide(GuideState, Protocol):
 class _Row:
     """What one answer's next token depends on beside its logits."""
 
-    __slots__ = ("bias", "bias_ids", "closer", "counts", "ends", "guide", "job", "near", "plain", "position", "seed", "seen", "way")
+    __slots__ = ("bias", "bias_ids", "closer", "counts", "ends", "falls", "guide", "job", "near", "plain", "position", "seed", "seen", "way")
 
     def __init__(self, job: Job, vocabulary: int, guide: GuideState | None) -> None:
         sampling = job.sampling
         self.job = job
         self.guide = guide
         self.position = 0
+        self.falls: list[Chances] = []  # of the next positions, the last one first
         self.seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
         self.ends = np.array(sorted(i for i in job.end_ids if 0 <= i < vocabulary), np.intp)
         self.bias_ids = np.array([i for i, _ in sampling.logit_bias], np.intp)
@@ -67,6 +70,8 @@ class _Row:
 
     def accept(self, token: int) -> None:
         self.position += 1
+        if self.falls:
+            self.falls.pop()
         if self.seen is not None:
             self.seen[token] = True
         if self.counts is not None:
@@ -126,15 +131,20 @@ class _Row:
 
     def next(self, logits: Logits) -> Sampled:
         logits = self.shape(logits)
-        if not np.isfinite(logits[logits.argmax()]):  # argmax finds a NaN first
+        best = int(logits.argmax())  # finds a NaN first
+        if not math.isfinite(logits[best]):
             raise EngineFailed
-        sampling = self.job.sampling
-        falls = chances(self.seed, self.job.index, self.position) if sampling.temperature > 0.0 else (0.0, 0.0)
-        token = self.in_time(draw(logits, sampling, falls))
+        token = best if self.job.sampling.temperature <= 0.0 else draw(logits, self.job.sampling, self._chances(), best)
+        token = self.in_time(token)
         self.accept(token)
         if self.job.logprobs is None:
             return Sampled(token)
         return Sampled(token, *logprobs(logits, token, self.job.logprobs))
+
+    def _chances(self) -> Chances:
+        if not self.falls:
+            self.falls = chances(self.seed, self.job.index, self.position, AHEAD)[::-1]
+        return self.falls[-1]
 
 
 class Sampler:

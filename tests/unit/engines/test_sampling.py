@@ -195,19 +195,25 @@ def test_the_narrowest_choice_is_the_likeliest_token(narrow: Sampling) -> None:
 
 def test_a_draw_depends_on_seed_choice_and_position_alone() -> None:
     """The same three numbers give the same chances, and each of them matters. The values are part of the promise: a release may not change them."""
-    assert [chances(*of)[0] for of in ((7, 0, 0), (7, 0, 1), (7, 1, 0), (-7, 0, 0))] == [
+    assert [chances(*of)[0][0] for of in ((7, 0, 0), (7, 0, 1), (7, 1, 0), (-7, 0, 0))] == [
         0.8720734548204873,
         0.0828426870273763,
         0.8824668302545412,
         0.9673266516288485,
     ]
-    assert chances(7, 0, 0)[1] == 0.29536538151378355
+    assert chances(7, 0, 0)[0][1] == 0.29536538151378355
+
+
+@given(st.integers(-(1 << 70), 1 << 70), st.integers(0, 200), st.integers(0, 1 << 40), st.integers(1, 40))
+def test_chances_of_many_positions_are_those_of_each(seed: int, choice: int, position: int, count: int) -> None:
+    """Made at once or one by one."""
+    assert chances(seed, choice, position, count) == [chances(seed, choice, at)[0] for at in range(position, position + count)]
 
 
 def test_chances_are_even() -> None:
     """Chances of one seed fill [0, 1) evenly."""
     for place in (0, 1):
-        counts, _ = np.histogram([chances(1, 0, position)[place] for position in range(4000)], bins=10, range=(0, 1))
+        counts, _ = np.histogram([both[place] for both in chances(1, 0, 0, 4000)], bins=10, range=(0, 1))
         assert counts.min() > 330
         assert counts.max() < 470
 
@@ -217,7 +223,7 @@ def test_draws_follow_the_distribution() -> None:
     logits = np.log(np.array([0.05, 0.3, 0.15, 0.5], np.float32))
 
     def shares(sampling: Sampling) -> list[float]:
-        return (np.bincount([draw(logits, sampling, chances(seed, 0, 0)) for seed in range(4000)], minlength=4) / 4000).tolist()
+        return (np.bincount([draw(logits, sampling, chances(seed, 0, 0)[0]) for seed in range(4000)], minlength=4) / 4000).tolist()
 
     assert shares(Sampling(temperature=1.0)) == pytest.approx([0.05, 0.3, 0.15, 0.5], abs=0.03)
     assert shares(Sampling(temperature=1.0, top_p=0.6)) == pytest.approx([0, 3 / 8, 0, 5 / 8], abs=0.03)
