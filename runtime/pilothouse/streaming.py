@@ -2,7 +2,6 @@
 host asks for them one by one. What they say is written in one place.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -17,14 +16,9 @@ from pilothouse.errors import PilothouseError
 from pilothouse.messages import ChatRequest, Chunk, Usage
 from pilothouse.protocols import sse
 
-REHEARSAL_SECONDS = 0.002  # after a request came: the engine has it by then, and computes
-
 
 class Pipe(Protocol):
     """What a server of ours has for a stream: its response's start and its pieces go at once, past all layers."""
-
-    def rehearse(self, start: Message) -> None:
-        """Make ready what `begin` will send."""
 
     def begin(self, start: Message) -> bool:
         """Send the response's start; False, and nothing sent, where the client has not read what it has."""
@@ -123,8 +117,6 @@ async def streaming(request: Request, answerer: Answerer, requests: tuple[ChatRe
     been sent when this returns: that waits for the first pause."""
     pipe = getattr(request.state, "pipe", None)
     events = Events(requests, spelling, pipe)
-    if pipe is not None:
-        asyncio.get_running_loop().call_later(REHEARSAL_SECONDS, pipe.rehearse, START)
     pauses = events.run(lambda take: answerer.pour(requests, take, protocol=protocol))
     paused = await anext(pauses, _ENDED) is not _ENDED
     return _Stream(events, pauses, paused)

@@ -1,5 +1,5 @@
 """HTTP/1.1 connections with a clock: uvicorn waits for ever for the rest of a request's head, for a body that nobody reads, and for a
-client that reads nothing. And with a short way for the chunks of a stream, which are most of what a server of answers sends."""
+client that reads nothing. And with short ways for what a server of answers has most of: plain requests, and the heads and chunks of streams."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import h11
 import orjson
+from h11._headers import Headers
 from starlette.types import Message, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
@@ -20,6 +21,15 @@ MAX_DROPPED_BYTES = 64 * 1024  # of a body that is refused by its head alone
 SETTLE_SECONDS = 0.1
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+
+# What moves h11's state machine where its parser and its writer are not asked: of a message it looks at framing and `Connection` alone.
+_ASKED = {
+    closes: h11.Request(method="POST", target="/", headers=[("host", ""), ("connection", "close" if closes else "keep-alive")])
+    for closes in (False, True)
+}
+_END = h11.EndOfMessage()
+_STREAM = h11.Response(status_code=200, headers=[("transfer-encoding", "chunked")])
 
 
 class Connection(h11.Connection):
@@ -33,28 +43,50 @@ class Connection(h11.Connection):
         super().__init__(h11.SERVER, plain.MOST_BYTES)
         self.watchers: set[Callable[[], None]] = set()
         """Called when the client is gone."""
+        self._read: list[h11.Event] = []  # the last one first
+        self._kept = False  # a plain request is being answered, and not the client's last one
         self._chunked = False
         self._held = held
         self._waiting = b""
 
+    def accept(self, head: plain.Head, body: bytes) -> None:
+        """Have `next_event` tell of a plain request, between two others, as if its head had been parsed here; `body` is what of it is there."""
+        self._kept = not head.closes
+        headers = Headers([(name, name, value) for name, value in head.headers])
+        request = h11.Request(method=b"POST", target=head.path, headers=headers)
+        if len(body) < head.body:
+            self._process_event(h11.CLIENT, request)
+            self._read = [request]
+            if body:
+                self.receive_data(body)
+            return
+        self._process_event(h11.CLIENT, _ASKED[head.closes])
+        self._process_event(h11.CLIENT, _END)
+        self._read = [_END, h11.Data(data=body), request] if body else [_END, request]
+
+    def next_event(self) -> Any:
+        return self._read.pop() if self._read else super().next_event()
+
+    def start_next_cycle(self) -> None:
+        self._kept = False
+        super().start_next_cycle()
+
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
         sent = super().send_with_data_passthrough(event)
         if type(event) is h11.Response:
-            self._begun(b"".join(sent or ()))
+            head = b"".join(sent or ())
+            self._begun(head, chunked=b"\r\ntransfer-encoding: chunked\r\n" in head.lower())
             return []
         return [self.release(), *(sent or ())] if sent or type(event) is h11.EndOfMessage else sent
 
-    def compose(self, response: h11.Response) -> tuple[h11.Response, bytes]:
-        """A response that may be sent now, and its head on the wire. Nothing is sent: `start` does that."""
-        cleaned, head = self._clean_up_response_headers_for_sending(response), list[bytes]()
-        assert self._writer is not None  # a response is owed
-        self._writer(cleaned, head.append)
-        return cleaned, b"".join(head)
-
-    def start(self, response: h11.Response, head: bytes) -> None:
-        """Send what `compose` made, as `send` does."""
-        self._process_event(h11.SERVER, response)
-        self._begun(head)
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """`send` a response's head. Headers that nobody has to judge (their names in lower case) are judged by nobody."""
+        if not self._kept or status != 200 or any(name in _FRAMING for name, _ in headers):
+            self.send(h11.Response(status_code=status, headers=headers, reason=_PHRASES[status]))
+            return
+        self._process_event(h11.SERVER, _STREAM)
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        self._begun(b"HTTP/1.1 200 OK\r\n%bTransfer-Encoding: chunked\r\n\r\n" % lines, chunked=True)
 
     def part(self, data: bytes) -> bytes:
         """What stands on the wire for a piece, not empty, of the body that is being sent."""
@@ -71,8 +103,8 @@ class Connection(h11.Connection):
         waiting, self._waiting = self._waiting, b""
         return waiting
 
-    def _begun(self, head: bytes) -> None:
-        self._chunked = b"\r\ntransfer-encoding: chunked\r\n" in head.lower()
+    def _begun(self, head: bytes, *, chunked: bool) -> None:
+        self._chunked = chunked
         self._hold(head)
 
     def _hold(self, data: bytes) -> None:
@@ -94,13 +126,12 @@ class Pipe:
     """The short way between a connection and what answers on it: uvicorn's `send` for a stream's start and its pieces, without a message that every
     layer looks at, and without waiting; and word of the client, without a task that waits for it. The response's end goes through `send`."""
 
-    __slots__ = ("_conn", "_cycle", "_flow", "_headless", "_rehearsed", "_reply", "_transport")
+    __slots__ = ("_conn", "_cycle", "_flow", "_headless", "_reply", "_transport")
 
     def __init__(self, cycle: RequestResponseCycle, conn: Connection, reply: Reply) -> None:
         self._cycle, self._conn, self._reply = cycle, conn, reply
         self._flow, self._transport = cycle.flow, cycle.transport
         self._headless = cycle.scope["method"] == "HEAD"
-        self._rehearsed: tuple[Message, h11.Response, bytes] | None = None
 
     @property
     def arrived(self) -> bool:
@@ -113,11 +144,6 @@ class Pipe:
         self._conn.watchers.add(gone)
         return lambda: self._conn.watchers.discard(gone)
 
-    def rehearse(self, start: Message) -> None:
-        """Make what `begin` will send, while nobody waits for it."""
-        if self._conn.our_state is h11.SEND_RESPONSE and not self._cycle.response_started and not self._cycle.disconnected:
-            self._rehearsed = self._composed(self._reply.dressed(start))
-
     def begin(self, start: Message) -> bool:
         """Send the response's start. False where the client has not read what it has: nothing was sent, and `send` would wait for it."""
         cycle = self._cycle
@@ -126,18 +152,11 @@ class Pipe:
             return True
         if self._flow.write_paused:
             return False
-        dressed, rehearsed = self._reply.dressed(start), self._rehearsed
-        if rehearsed is None or rehearsed[0] != dressed:
-            rehearsed = self._composed(dressed)
+        dressed = self._reply.dressed(start)
         cycle.response_started, cycle.waiting_for_100_continue = True, False
-        self._reply.status = start["status"]
-        self._conn.start(*rehearsed[1:])
+        self._reply.status = status = dressed["status"]
+        self._conn.start(status, [*cycle.default_headers, *dressed["headers"]])
         return True
-
-    def _composed(self, dressed: Message) -> tuple[Message, h11.Response, bytes]:
-        headers = [*self._cycle.default_headers, *dressed["headers"]]
-        status = dressed["status"]
-        return dressed, *self._conn.compose(h11.Response(status_code=status, headers=headers, reason=_PHRASES[status]))
 
     def write(self, data: bytes) -> bool:
         """Send a piece, not empty. False where the client has not read what it has: `drain` before the next one."""
@@ -197,17 +216,25 @@ def timed(seconds: float, turnstile: "Turnstile | None" = None) -> type[H11Proto
         def data_received(self, data: bytes) -> None:
             if self._unread:
                 data = self._skip(data)
-            if data and not self._turned_away(data):
-                super().data_received(data)
-                if turnstile is not None:
-                    turnstile.begins()
+            if data:
+                asks = data.startswith(b"POST ") and self._between_requests()
+                head = plain.read(data) if asks else None
+                if not asks or turnstile is None or turnstile.passes() or not self._turned_away(turnstile, head, data):
+                    self._let_in(head, data)
             self._wind()
 
-        def _turned_away(self, data: bytes) -> bool:
+        def _let_in(self, head: plain.Head | None, data: bytes) -> None:
+            if head is not None and len(data) <= head.size + head.body:
+                self._unset_keepalive_if_required()
+                self._ours.accept(head, data[head.size :])
+                self.handle_events()
+            else:
+                super().data_received(data)
+            if turnstile is not None:
+                turnstile.begins()
+
+        def _turned_away(self, turnstile: "Turnstile", head: plain.Head | None, data: bytes) -> bool:
             """Whether the request that begins here was refused on the spot; the rest of its body is read and dropped."""
-            if turnstile is None or not data.startswith(b"POST ") or not self._between_requests() or turnstile.passes():
-                return False
-            head = plain.read(data)
             if head is None or len(data) > head.size + head.body or head.body > MAX_DROPPED_BYTES:
                 return False
             response = turnstile.refuse(head)

@@ -1,5 +1,6 @@
 """The short way for chunks writes what h11 writes, and only where h11 would write chunks."""
 
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
+from pilothouse.server import plain
 from pilothouse.server.http1 import Connection, Pipe
 
 REQUESTS = {
@@ -88,24 +90,94 @@ def test_a_last_piece_goes_with_the_end() -> None:
     assert connection.send(h11.EndOfMessage()) == b"4\r\nlast\r\n0\r\n\r\n"
 
 
+BODIES = st.tuples(st.binary(max_size=40), st.integers(0, 40))
+HEAD_LINES = st.lists(
+    st.tuples(st.sampled_from([b"X-A", b"accept", b"Content-Type"]), st.sampled_from([b"b", b"", b"text/plain, */*"])), max_size=3
+)
+ENDS = st.sampled_from([b"", b"Connection: close\r\n", b"connection: Keep-Alive\r\n"])
+
+
+def heard(connection: h11.Connection) -> list[object]:
+    """What a connection tells until it wants more."""
+    events: list[object] = []
+    while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+        assert isinstance(event, h11.Request | h11.Data | h11.EndOfMessage)
+        told = (event.method, event.target, list(event.headers), event.http_version) if isinstance(event, h11.Request) else ()
+        events.append((type(event), told, bytes(event.data) if isinstance(event, h11.Data) else b""))
+    return events
+
+
+@given(HEAD_LINES, ENDS, BODIES, st.booleans())
+def test_an_accepted_request_is_told_of_as_h11_tells_of_it(
+    lines: list[tuple[bytes, bytes]], end: bytes, body: tuple[bytes, int], answered: bool
+) -> None:
+    """The same events and the same states, wherever its body is cut, also where the answer comes before the rest; and after it the next one."""
+    text, cut = body
+    fields = b"".join(b"%b: %b\r\n" % line for line in lines) + end
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n" % (fields, len(text))
+    plainly = plain.read(head)
+    assert plainly is not None
+    ours, theirs = Connection(), h11.Connection(h11.SERVER)
+    ours.accept(plainly, text[:cut])
+    theirs.receive_data(head + text[:cut])
+    assert heard(ours) == heard(theirs)
+    assert ours.states == theirs.states
+
+    if answered:
+        begun(ours, theirs, [(b"x-a", b"b")])
+    if text[cut:]:
+        ours.receive_data(text[cut:])
+        theirs.receive_data(text[cut:])
+    assert heard(ours) == heard(theirs)
+    if not answered:
+        begun(ours, theirs, [(b"x-a", b"b")])
+    assert ours.part(b"one") == theirs.send(h11.Data(data=b"one"))
+    assert ours.send(h11.EndOfMessage()) == theirs.send(h11.EndOfMessage())
+    assert ours.states == theirs.states
+
+    if theirs.our_state is theirs.their_state is h11.DONE:
+        ours.start_next_cycle()
+        theirs.start_next_cycle()
+        request, headers = REQUESTS["a known length"]
+        assert said(ours, request, headers, [b"onetwo"]) == said(theirs, request, headers, [b"onetwo"])
+
+
+def begun(ours: Connection, theirs: h11.Connection, headers: list[tuple[bytes, bytes]]) -> None:
+    ours.start(200, headers)
+    assert ours.release() == theirs.send(h11.Response(status_code=200, headers=headers, reason=b"OK"))
+    assert ours.states == theirs.states
+
+
 @pytest.mark.parametrize("kind", [*REQUESTS, "a last request"])
-def test_a_head_made_ahead_is_the_head_that_h11_sends(kind: str) -> None:
-    """The same bytes, and afterwards a connection in the same state; making it alone changes nothing."""
-    request, headers = {**REQUESTS, "a last request": (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", [])}[kind]
-    response = h11.Response(status_code=200, headers=[*headers, ("x-a", "b")], reason=b"OK")
+@pytest.mark.parametrize("headers", [[(b"x-a", b"b")], [(b"x-a", b"b"), (b"connection", b"close")]])
+def test_a_head_is_the_head_that_h11_sends(kind: str, headers: list[tuple[bytes, bytes]]) -> None:
+    """The same bytes, and afterwards a connection in the same state, whatever was asked and parsed."""
+    request, more = {**REQUESTS, "a last request": (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", [])}[kind]
     ours, theirs = Connection(), h11.Connection(h11.SERVER)
     for connection in (ours, theirs):
         connection.receive_data(request)
-        while type(connection.next_event()) is h11.Request:
-            pass
+        heard(connection)
 
-    made = ours.compose(response)
-    assert (ours.our_state, ours.release()) == (h11.SEND_RESPONSE, b"")
-    ours.start(*made)
+    begun(ours, theirs, [*((name.encode(), value.encode()) for name, value in more), *headers])
 
-    assert ours.release() == theirs.send(response)
-    assert ours.states == theirs.states
     assert ours.send(h11.Data(data=b"")) == theirs.send(h11.Data(data=b""))
+
+
+@pytest.mark.parametrize(("status", "headers"), [(200, [(b"content-length", b"3")]), (200, [(b"connection", b"close")]), (503, [])])
+def test_a_head_that_says_more_is_h11s_to_write(status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    """Another status, a length, a connection that is not kept: on an accepted request as on any."""
+    head = plain.read(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    assert head is not None
+    ours, theirs = Connection(), h11.Connection(h11.SERVER)
+    ours.accept(head, b"")
+    theirs.receive_data(REQUESTS["a stream"][0])
+    assert heard(ours) == heard(theirs)
+
+    ours.start(status, headers)
+
+    reason = HTTPStatus(status).phrase.encode()
+    assert ours.release() == theirs.send(h11.Response(status_code=status, headers=headers, reason=reason))
+    assert ours.states == theirs.states
 
 
 class Undressed:
@@ -114,10 +186,8 @@ class Undressed:
     def __init__(self) -> None:
         self.status = 0
         self.added = (b"x-id", b"1")
-        self.asked = 0
 
     def dressed(self, start: Message) -> Message:
-        self.asked += 1
         return {**start, "headers": [*start["headers"], self.added]}
 
 
@@ -134,7 +204,9 @@ class Kept:
 def piped(reply: Undressed) -> tuple[Pipe, Kept, Any]:
     """A request that has come, the pipe of its answer, and what is written."""
     connection, transport = Connection(), Kept()
-    connection.receive_data(REQUESTS["a stream"][0])
+    head = plain.read(REQUESTS["a stream"][0])
+    assert head is not None
+    connection.accept(head, b"")
     assert type(connection.next_event()) is h11.Request
     cycle = SimpleNamespace(
         flow=SimpleNamespace(write_paused=False), transport=transport, scope={"method": "POST"}, default_headers=[(b"server", b"s")],
@@ -147,13 +219,10 @@ START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"a
 HEAD = b"HTTP/1.1 200 OK\r\nserver: s\r\na: b\r\nx-id: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-@pytest.mark.parametrize("rehearsed", [True, False])
-def test_a_stream_begins_with_its_head_and_first_piece_in_one(rehearsed: bool) -> None:
-    """Whether or not its head was made ahead; until it begins nothing is sent, and the reply has no status."""
+def test_a_stream_begins_with_its_head_and_first_piece_in_one() -> None:
+    """Until it begins nothing is sent, and the reply has no status."""
     reply = Undressed()
     pipe, transport, cycle = piped(reply)
-    if rehearsed:
-        pipe.rehearse(START)
     assert (transport.written, reply.status, cycle.response_started) == (b"", 0, False)
 
     assert pipe.begin(START)
@@ -163,29 +232,16 @@ def test_a_stream_begins_with_its_head_and_first_piece_in_one(rehearsed: bool) -
     assert (reply.status, cycle.response_started, cycle.waiting_for_100_continue) == (200, True, False)
 
 
-def test_a_head_made_ahead_is_made_again_where_it_has_changed() -> None:
-    """A server that is leaving says so in the heads of the answers that begin from then on."""
+def test_a_server_that_is_leaving_says_so_in_the_heads_that_begin_from_then_on() -> None:
+    """However the head is written."""
     reply = Undressed()
     pipe, transport, _ = piped(reply)
-    pipe.rehearse(START)
     reply.added = (b"connection", b"close")
 
     assert pipe.begin(START)
     assert pipe.write(b"one")
 
-    assert b"\r\nconnection: close\r\n" in transport.written
-    assert b"x-id" not in transport.written
-
-
-def test_nothing_is_rehearsed_for_what_has_begun_or_for_nobody() -> None:
-    """A rehearsal may come late: after the first event, or after the client has gone."""
-    reply = Undressed()
-    pipe, _, cycle = piped(reply)
-    assert pipe.begin(START)
-    pipe.rehearse(START)
-    cycle.response_started, cycle.disconnected = False, True
-    pipe.rehearse(START)
-    assert reply.asked == 1
+    assert transport.written == HEAD.replace(b"x-id: 1", b"connection: close") + b"3\r\none\r\n"
 
 
 def test_a_client_that_does_not_read_has_no_response_begun() -> None:
