@@ -28,7 +28,9 @@ def layers(told: Told) -> list[str]:
     lines += head if told["rows"] else ["On the slice: not kept."]
     for row in told["rows"]:
         cells = [_range(row[metric]) if metric in row and row["arm"] != BARE else "" for metric in ("replayed", "of_bare")]
-        lines.append(f"| {row['clients']} | {row['arm']} | {row.get('blocks', 2)} | {row['tokens_per_second']['median']:.1f} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {row['clients']} | {row['arm']} | {row.get('blocks', 2)} | {row['tokens_per_second']['median']:.1f} | {' | '.join(cells)} |"
+        )
     lines += [
         "", "The same with an engine that computes nothing and takes 5 ms for a step (`--model scripted:5`): here the layers are all that differs. The",
         "time to the first token is of arrivals fixed in advance, over that of a bare loop that gets the same ones; CPU is the server's, the bare",
