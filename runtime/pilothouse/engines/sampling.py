@@ -44,7 +44,22 @@ class ClosingGuide(GuideState, Protocol):
 class _Row:
     """What one answer's next token depends on beside its logits."""
 
-    __slots__ = ("bias", "bias_ids", "closer", "counts", "ends", "falls", "guide", "job", "near", "plain", "position", "seed", "seen", "way")
+    __slots__ = (
+        "bias",
+        "bias_ids",
+        "closer",
+        "counts",
+        "ends",
+        "falls",
+        "guide",
+        "job",
+        "near",
+        "plain",
+        "position",
+        "seed",
+        "seen",
+        "way",
+    )
 
     def __init__(self, job: Job, vocabulary: int, guide: GuideState | None) -> None:
         sampling = job.sampling

@@ -19,7 +19,7 @@ from pilothouse.metrics import Metrics
 from pilothouse.protocols import feedback
 from pilothouse.server.finished import CLIENT_GONE, Finished, outcome_of
 from pilothouse.server.health import Health
-from pilothouse.server.http1 import pipe
+from pilothouse.server.pipe import pipe
 from pilothouse.server.refusals import TooManyHeaders, protocol_of, refusal
 
 if TYPE_CHECKING:

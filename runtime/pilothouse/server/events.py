@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from pilothouse.errors import PilothouseError
 from pilothouse.protocols import sse
-from pilothouse.server.http1 import Pipe
+from pilothouse.server.pipe import Pipe
 from pilothouse.server.upload import PARTS_AT_ONCE
 
 log = logging.getLogger("pilothouse.server")

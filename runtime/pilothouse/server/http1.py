@@ -1,189 +1,21 @@
-"""HTTP/1.1 connections with a clock: uvicorn waits for ever for the rest of a request's head, for a body that nobody reads, and for a
-client that reads nothing. And with short ways for what a server of answers has most of: plain requests, and the heads and chunks of streams."""
+"""HTTP/1.1 with a clock: uvicorn waits for ever for the rest of a request's head, for a body that nobody reads, and for a client that reads
+nothing."""
 
 import asyncio
-from collections.abc import Callable
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import h11
 import orjson
-from h11._headers import Headers
-from starlette.types import Message, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pilothouse.server import plain
+from pilothouse.server.connection import PHRASES, Connection
 
 if TYPE_CHECKING:
     from pilothouse.server.turnstile import Turnstile
 
 MAX_DROPPED_BYTES = 64 * 1024  # of a body that is refused by its head alone
 SETTLE_SECONDS = 0.1
-
-_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
-_FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
-
-# What moves h11's state machine where its parser and its writer are not asked: of a message it looks at framing and `Connection` alone.
-_ASKED = {
-    closes: h11.Request(method="POST", target="/", headers=[("host", ""), ("connection", "close" if closes else "keep-alive")])
-    for closes in (False, True)
-}
-_END = h11.EndOfMessage()
-_STREAM = h11.Response(status_code=200, headers=[("transfer-encoding", "chunked")])
-
-
-class Connection(h11.Connection):
-    """h11's, whose state machine is asked once a response and not once a chunk: chunks don't change its state.
-
-    A response's head waits for what is sent after it, and is sent with that: two small writes cost twice what one does, here and at the client.
-    `held` is called when something waits: `release` is to be written soon, if nothing follows.
-    """
-
-    def __init__(self, held: Callable[[], None] = lambda: None) -> None:
-        super().__init__(h11.SERVER, plain.MOST_BYTES)
-        self.watchers: set[Callable[[], None]] = set()
-        """Called when the client is gone."""
-        self._read: list[h11.Event] = []  # the last one first
-        self._kept = False  # a plain request is being answered, and not the client's last one
-        self._chunked = False
-        self._held = held
-        self._waiting = b""
-
-    def accept(self, head: plain.Head, body: bytes) -> None:
-        """Have `next_event` tell of a plain request, between two others, as if its head had been parsed here; `body` is what of it is there."""
-        self._kept = not head.closes
-        headers = Headers([(name, name, value) for name, value in head.headers])
-        request = h11.Request(method=b"POST", target=head.path, headers=headers)
-        if len(body) < head.body:
-            self._process_event(h11.CLIENT, request)
-            self._read = [request]
-            if body:
-                self.receive_data(body)
-            return
-        self._process_event(h11.CLIENT, _ASKED[head.closes])
-        self._process_event(h11.CLIENT, _END)
-        self._read = [_END, h11.Data(data=body), request] if body else [_END, request]
-
-    def next_event(self) -> Any:
-        return self._read.pop() if self._read else super().next_event()
-
-    def start_next_cycle(self) -> None:
-        self._kept = False
-        super().start_next_cycle()
-
-    def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
-        sent = super().send_with_data_passthrough(event)
-        if type(event) is h11.Response:
-            head = b"".join(sent or ())
-            self._begun(head, chunked=b"\r\ntransfer-encoding: chunked\r\n" in head.lower())
-            return []
-        return [self.release(), *(sent or ())] if sent or type(event) is h11.EndOfMessage else sent
-
-    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """`send` a response's head. Headers that nobody has to judge (their names in lower case) are judged by nobody."""
-        if not self._kept or status != 200 or any(name in _FRAMING for name, _ in headers):
-            self.send(h11.Response(status_code=status, headers=headers, reason=_PHRASES[status]))
-            return
-        self._process_event(h11.SERVER, _STREAM)
-        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-        self._begun(b"HTTP/1.1 200 OK\r\n%bTransfer-Encoding: chunked\r\n\r\n" % lines, chunked=True)
-
-    def part(self, data: bytes) -> bytes:
-        """What stands on the wire for a piece, not empty, of the body that is being sent."""
-        if self._chunked and self.our_state is h11.SEND_BODY:
-            return b"%b%x\r\n%b\r\n" % (self.release() if self._waiting else b"", len(data), data)
-        return self.send(h11.Data(data=data)) or b""
-
-    def hold(self, data: bytes) -> None:
-        """Have such a piece wait for what follows."""
-        self._hold(self.part(data))
-
-    def release(self) -> bytes:
-        """What waits; it is no longer this connection's to send."""
-        waiting, self._waiting = self._waiting, b""
-        return waiting
-
-    def _begun(self, head: bytes, *, chunked: bool) -> None:
-        self._chunked = chunked
-        self._hold(head)
-
-    def _hold(self, data: bytes) -> None:
-        self._waiting += data
-        self._held()
-
-
-class Reply(Protocol):
-    """A response as it passes the layers."""
-
-    status: int
-    """0 until it begins."""
-
-    def dressed(self, start: Message) -> Message:
-        """Its start, with the headers that every response has."""
-
-
-class Pipe:
-    """The short way between a connection and what answers on it: uvicorn's `send` for a stream's start and its pieces, without a message that every
-    layer looks at, and without waiting; and word of the client, without a task that waits for it. The response's end goes through `send`."""
-
-    __slots__ = ("_conn", "_cycle", "_flow", "_headless", "_reply", "_transport")
-
-    def __init__(self, cycle: RequestResponseCycle, conn: Connection, reply: Reply) -> None:
-        self._cycle, self._conn, self._reply = cycle, conn, reply
-        self._flow, self._transport = cycle.flow, cycle.transport
-        self._headless = cycle.scope["method"] == "HEAD"
-
-    @property
-    def arrived(self) -> bool:
-        """Whether `receive` has the whole body, or what is left of it, and does not wait."""
-        return not self._cycle.more_body and self._cycle.message_event.is_set()
-
-    def watch(self, gone: Callable[[], None]) -> Callable[[], None]:
-        """Have `gone` called when the client goes; the answer takes that back."""
-        self._flow.resume_reading()  # a body that came in one large piece stopped it, and nobody would see the client go
-        self._conn.watchers.add(gone)
-        return lambda: self._conn.watchers.discard(gone)
-
-    def begin(self, start: Message) -> bool:
-        """Send the response's start. False where the client has not read what it has: nothing was sent, and `send` would wait for it."""
-        cycle = self._cycle
-        if cycle.disconnected:
-            self._reply.status = start["status"]
-            return True
-        if self._flow.write_paused:
-            return False
-        dressed = self._reply.dressed(start)
-        cycle.response_started, cycle.waiting_for_100_continue = True, False
-        self._reply.status = status = dressed["status"]
-        self._conn.start(status, [*cycle.default_headers, *dressed["headers"]])
-        return True
-
-    def write(self, data: bytes) -> bool:
-        """Send a piece, not empty. False where the client has not read what it has: `drain` before the next one."""
-        if not self._cycle.disconnected and not self._headless:
-            self._transport.write(self._conn.part(data))
-            return not self._flow.write_paused
-        return True
-
-    def end(self, data: bytes) -> None:
-        """Send the last piece, not empty, together with the response's end."""
-        if not self._cycle.disconnected and not self._headless:
-            self._conn.hold(data)
-
-    async def drain(self) -> None:
-        """Wait until the client reads on, or is gone; others have their turn in any case."""
-        if self._flow.write_paused and not self._cycle.disconnected:
-            await self._flow.drain()
-        else:
-            await asyncio.sleep(0)
-
-
-def pipe(send: Send, reply: Reply) -> Pipe:
-    """The short way beside `send`, which is a connection's of ours."""
-    cycle = getattr(send, "__self__", None)
-    assert isinstance(cycle, RequestResponseCycle)
-    assert isinstance(cycle.conn, Connection)
-    return Pipe(cycle, cycle.conn, reply)
 
 
 def timed(seconds: float, turnstile: "Turnstile | None" = None) -> type[H11Protocol]:
@@ -243,7 +75,7 @@ def timed(seconds: float, turnstile: "Turnstile | None" = None) -> type[H11Proto
             headers = [*self.server_state.default_headers, *response.raw_headers, *([(b"connection", b"close")] if head.closes else [])]
             lines = b"".join(b"%b: %b\r\n" % header for header in headers)
             status = response.status_code
-            self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, _PHRASES[status], lines, bytes(response.body)))
+            self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, PHRASES[status], lines, bytes(response.body)))
             self._unread, self._leaves = head.size + head.body - len(data), head.closes
             super().on_response_complete()
             if not self._unread:
