@@ -44,7 +44,8 @@ def _child(script: str, *arguments: str) -> Told:
 
 def layers(full: bool) -> Told:
     """S7."""
-    shape = ("--clients", "1", "8", "32", "--blocks", "5" if full else "2", "--more", "6", "--tokens", "48")
+    blocks, more = ("5", "10") if full else ("2", "3")
+    shape = ("--clients", "1", "8", "32", "--blocks", blocks, "--more", more, "--tokens", "48")
     sliced = _child("layers.py", "--model", str(makers.model("onnx")), *shape, "--requests", "3", "--no-arrivals")
     fixed = _child("layers.py", "--model", f"scripted:{STEP_MS}", *shape, "192", "--requests", "8", "--no-replay")
     return {"rows": sliced["rows"], "fixed": fixed["rows"]}
