@@ -70,12 +70,13 @@ class Connection(h11.Connection):
         return [self.release(), *(sent or ())] if sent or type(event) is h11.EndOfMessage else sent
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """`send` a response's head. Headers that nobody has to judge (their names in lower case) are judged by nobody."""
-        if not self._kept or status != 200 or any(name in _FRAMING for name, _ in headers):
+        """`send` a response's head. Headers that nobody has to judge (their names in lower case) are judged by nobody, but that each is one line."""
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        whole = lines.count(b"\r") == lines.count(b"\n") == len(headers)
+        if not self._kept or status != 200 or not whole or any(name in _FRAMING for name, _ in headers):
             self.send(h11.Response(status_code=status, headers=headers, reason=PHRASES[status]))
             return
         self._process_event(h11.SERVER, _STREAM)
-        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
         self._begun(b"HTTP/1.1 200 OK\r\n%bTransfer-Encoding: chunked\r\n\r\n" % lines, chunked=True)
 
     def part(self, data: bytes) -> bytes:

@@ -51,9 +51,9 @@ class Pipe:
         if self._flow.write_paused:
             return False
         dressed = self._reply.dressed(start)
+        self._conn.start(dressed["status"], [*cycle.default_headers, *dressed["headers"]])
         cycle.response_started, cycle.waiting_for_100_continue = True, False
-        self._reply.status = status = dressed["status"]
-        self._conn.start(status, [*cycle.default_headers, *dressed["headers"]])
+        self._reply.status = dressed["status"]
         return True
 
     def write(self, data: bytes) -> bool:

@@ -175,3 +175,18 @@ def test_a_head_that_says_more_is_h11s_to_write(status: int, headers: list[tuple
     reason = HTTPStatus(status).phrase.encode()
     assert ours.release() == theirs.send(h11.Response(status_code=status, headers=headers, reason=reason))
     assert ours.states == theirs.states
+
+
+@pytest.mark.parametrize("value", [b"b\r\nx-b: c", b"b\nc", b"b\rc"])
+def test_a_header_of_two_lines_is_not_written(value: bytes) -> None:
+    """Wherever it came from: h11 refuses it, and nothing is sent."""
+    head = plain.read(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    assert head is not None
+    connection = Connection()
+    connection.accept(head, b"")
+    heard(connection)
+
+    with pytest.raises(h11.LocalProtocolError):
+        connection.start(200, [(b"x-a", value)])
+
+    assert connection.release() == b""

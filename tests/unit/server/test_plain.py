@@ -95,3 +95,11 @@ def test_a_plain_head_is_read() -> None:
 def test_what_needs_care_is_left_to_the_parser(data: bytes) -> None:
     """Unfinished, doubled, folded, escaped, chunked, expecting, upgrading, old, too long: none of it is plain."""
     assert plain.read(data) is None
+
+
+@pytest.mark.parametrize("blank", [b" ", b"\t", b" \t"])
+def test_a_head_is_read_in_time_by_its_length(blank: bytes) -> None:
+    """Blanks without end before what is not plain: every request comes here first. By the square of their number a thousand would take a quarter of an hour."""
+    data = HEAD + b"X-A:" + blank * ((plain.MOST_BYTES - 200) // len(blank)) + b"\x01\r\n\r\n"
+
+    assert [plain.read(data) for _ in range(1000)] == [None] * 1000
