@@ -26,7 +26,7 @@ def layers(told: Told) -> list[str]:
     ]  # fmt: skip
     head = ["", "| clients | arm | blocks | tokens/s | of bare, same arrivals | of bare, closed loop |", "|---|---|---|---|---|---|"]
     lines += head if told["rows"] else ["On the slice: not kept."]
-    for row in told["rows"]:
+    for row in told["rows"]:  # those of before had two blocks, and did not say so
         cells = [_range(row[metric]) if metric in row and row["arm"] != BARE else "" for metric in ("replayed", "of_bare")]
         lines.append(
             f"| {row['clients']} | {row['arm']} | {row.get('blocks', 2)} | {row['tokens_per_second']['median']:.1f} | {' | '.join(cells)} |"

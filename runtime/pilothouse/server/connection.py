@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 import h11
-from h11._headers import Headers
+from h11._headers import Headers  # h11's own: what a Request takes as it is, not judged a second time
 
 from pilothouse.server import plain
 

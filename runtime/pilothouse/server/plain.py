@@ -9,9 +9,8 @@ from typing import NamedTuple
 MOST_BYTES = 16 * 1024  # of a head
 
 _LINE = re.compile(rb"POST (/[A-Za-z0-9/._~-]*) HTTP/1\.1")
-_FIELD = re.compile(
-    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)"
-)  # one way to match: whoever sends blanks must not choose how long it takes
+# With one way to match: whoever sends blanks must not choose how long it takes.
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
 _LENGTH = re.compile(rb"[0-9]{1,9}")
 _ODD = frozenset({b"transfer-encoding", b"expect", b"upgrade"})  # they change how the rest is to be read
 _ONCE = frozenset({b"host", b"content-length", b"connection"})
