@@ -1,83 +1,160 @@
-"""One token out of one row of logits: the draw, and the log-probabilities beside it. Pure functions of their arguments.
+"""Tokens out of rows of logits: the draw, and the log-probabilities beside it. A row's token depends on the row's own numbers alone.
 
 The vocabulary is never sorted: a draw looks for the block of neighbours that it falls into, and only there for the token. A token beyond top-p's
-nucleus is drawn again from within; that needs the bins of like weights, and only two of them put in order. So most draws cost two sums.
+nucleus is drawn again from within; that needs the bins of like weights, and only two of them put in order. So most draws cost one sum.
+Rows are drawn several at a time: small calls of numpy cost more than what they do.
 """
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilothouse.engines.base import Logits
+from pilothouse.errors import EngineFailed
 from pilothouse.messages import Sampling
 
 BLOCK = 256  # neighbouring tokens that are summed up first
+ROWS = 16  # that are drawn at once
+LOOK = 4096  # tokens that are looked at first for whether a nucleus reaches as far as a token; then twice as many
 BIN_BITS = 20  # of a weight's 32 that its bin leaves away: eight bins an octave
-FAINTEST = 2.0**-53  # a token that is so much less likely than the likeliest is less than one step of a 53-bit draw: it is never looked at
+HALF = 2.0**-54  # half a step of a chance: added to it, so that what weighs less than that is never drawn
 WORD = (1 << 64) - 1
 
 
-Chances = tuple[float, float]
+Chances = tuple[float, float, float]
 
 
 def chances(seed: int, choice: int, position: int, count: int = 1) -> list[Chances]:
     """The numbers in [0, 1) that decide the tokens from `position` of a choice on: Philox, keyed by seed and choice, counted by position."""
     philox = np.random.Philox(key=np.array([seed & WORD, choice & WORD], np.uint64), counter=position)
-    words = philox.random_raw(4 * count).reshape(count, 4)[:, :2] >> np.uint64(11)  # a block of four for each position
-    return [(first, second) for first, second in (words * 2.0**-53).tolist()]
+    words = philox.random_raw(4 * count).reshape(count, 4)[:, :3] >> np.uint64(11)  # a block of four for each position
+    return [(first, second, third) for first, second, third in (words * 2.0**-53).tolist()]
 
 
-def draw(logits: Logits, sampling: Sampling, chances: Chances, best: int | None = None) -> int:
-    """The token of `logits` [vocabulary] that `chances` fall on, after temperature, min-p, top-k and top-p, in this order. `best`: the likeliest
-    one, where it is known.
+class Drawer:
+    """Draws from logits of one vocabulary. Keeps nothing but its scratch memory; not thread-safe for that."""
 
-    The first chance falls on tokens in order of id, with top-k on the candidates in order of probability. With top-p alone a token that is not in
-    the nucleus is drawn again by the second one, from the nucleus in order of probability: each token of it comes as often as its weight says.
-    Equal tokens stand in order of id, and at least the likeliest is always left.
-    """
-    if best is None:
-        best = int(logits.argmax())
-    if sampling.temperature <= 0.0:
-        return best
-    weights = logits - logits[best]  # the largest is 0: dividing by a tiny temperature can't overflow upwards
-    with np.errstate(over="ignore", under="ignore"):
-        weights /= np.float32(max(sampling.temperature, 1e-30))
-        np.exp(weights, out=weights)
-    seen = weights >= np.float32(min(max(sampling.min_p, FAINTEST), 1.0))  # the likeliest weighs 1
-    if not seen.all():
-        weights *= seen
-    if sampling.top_k > 0:
-        ids = _likeliest(weights, sampling.top_k)
-        reach = np.cumsum(weights[ids], dtype=np.float64)
-        if sampling.top_p < 1.0:
-            reach = reach[: int(np.searchsorted(reach, sampling.top_p * reach[-1])) + 1]
-        return int(ids[_pick(reach, chances[0] * reach[-1])])
-    token, whole = _any(weights, chances[0])
-    if sampling.top_p < 1.0 and _heavier(weights, token) >= sampling.top_p * whole:
-        return _nucleus(weights, sampling.top_p, chances[1])
-    return token
+    def __init__(self, vocabulary: int) -> None:
+        padded = -(-vocabulary // BLOCK) * BLOCK
+        self._padded = np.zeros((ROWS, padded), np.float32)  # what pads weighs nothing
+        self._weights = self._padded[:, :vocabulary]
+        self._blocks = self._padded.reshape(ROWS, -1, BLOCK)
+        self._begins = np.arange(0, padded, BLOCK)
+        self._sums = np.zeros((ROWS, len(self._begins)), np.float32)
+
+    def draw(self, rows: Sequence[Logits], samplings: Sequence[Sampling], chances: Sequence[Chances]) -> list[int]:
+        """The token of each row of logits [vocabulary] that its chances fall on, after temperature (above 0), min-p, top-k and top-p, in this
+        order. Raises `EngineFailed` where logits are not numbers.
+
+        The first chance falls on tokens in order of id, with top-k on the candidates in order of probability. With top-p alone a token that is not
+        in the nucleus is drawn again in the same way by the second chance, then by the third one from the nucleus in order of probability: each
+        token of it comes as often as its weight says. Equal tokens stand in order of id, and at least the likeliest is always left.
+        """
+        tokens = list[int]()
+        for at in range(0, len(rows), ROWS):
+            some = slice(at, at + ROWS)
+            tokens += self._some(rows[some], samplings[some], chances[some])
+        return tokens
+
+    def _some(self, rows: Sequence[Logits], samplings: Sequence[Sampling], chances: Sequence[Chances]) -> list[int]:
+        with np.errstate(over="ignore", under="ignore"):
+            for at, (logits, sampling) in enumerate(zip(rows, samplings, strict=True)):
+                self._weigh(at, logits, sampling)
+        weights, reach = self._weights[: len(rows)], self._sums[: len(rows)].cumsum(axis=1, dtype=np.float64)
+        fallen = self._any(reach, np.array([first for first, _, _ in chances]))
+        out = np.array([0.0 if sampling.top_k > 0 else 1.0 - sampling.top_p for sampling in samplings]) * reach[:, -1]
+        tokens: list[int] = fallen.tolist()
+        for at in _outside(weights, fallen, out):
+            tokens[at] = self._again(at, reach[at], float(out[at]), samplings[at].top_p, chances[at])
+        for at, sampling in enumerate(samplings):
+            if sampling.top_k > 0:
+                tokens[at] = _of_likeliest(weights[at], sampling, chances[at][0])
+        return tokens
+
+    def _weigh(self, at: int, logits: Logits, sampling: Sampling) -> None:
+        """Write down how much each token weighs, the likeliest 1, and one that is out 0. One row after the other: it stays near that way."""
+        row = self._weights[at]
+        np.subtract(logits, logits[likeliest(logits)], out=row)  # the largest is 0: a tiny temperature can't overflow upwards
+        if sampling.temperature != 1.0:
+            np.multiply(row, 1.0 / max(sampling.temperature, 1e-30), out=row)
+        np.exp(row, out=row)
+        if sampling.min_p > 0.0:
+            np.multiply(row, row >= np.float32(min(sampling.min_p, 1.0)), out=row)
+        np.add.reduceat(self._padded[at], self._begins, out=self._sums[at])
+
+    def _any(self, reach: NDArray[np.float64], chances: NDArray[np.float64]) -> NDArray[np.intp]:
+        """For each row the id that its chance falls on, ids in their order; `reach`: the running sums of its blocks."""
+        row, at = np.arange(len(reach)), (chances + HALF) * reach[:, -1]
+        block = _picks(reach, at)
+        inside = self._blocks[row, block].cumsum(axis=1, dtype=np.float64)
+        inside += np.where(block, reach[row, block - 1], 0.0)[:, None]
+        return block * BLOCK + _picks(inside, at)
+
+    def _again(self, row: int, reach: NDArray[np.float64], out: float, top_p: float, chances: Chances) -> int:
+        """The token of a row whose first one is not in the nucleus."""
+        _, second, third = chances
+        at = (second + HALF) * reach[-1]
+        block = _pick(reach, at)
+        token = block * BLOCK + _pick((reach[block - 1] if block else 0.0) + self._blocks[row, block].cumsum(dtype=np.float64), at)
+        weights = self._weights[row]
+        return token if _inside(weights, token, float(weights[token]), out) else _nucleus(weights, top_p, third)
+
+
+def likeliest(logits: Logits) -> int:
+    """The likeliest token of a row, the first of equal ones. Raises `EngineFailed` where logits are not numbers."""
+    best = int(logits.argmax())  # finds a NaN first
+    if not math.isfinite(logits[best]):
+        raise EngineFailed
+    return best
+
+
+def _picks(reach: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The place in each row of running sums that its `at` falls on; never one of zero width."""
+    places: NDArray[np.intp] = np.add.reduce(reach <= at[:, None], axis=1, dtype=np.intp)
+    return places if places.max() < reach.shape[1] else np.minimum(places, np.add.reduce(reach < reach[:, -1:], axis=1, dtype=np.intp))
 
 
 def _pick(reach: NDArray[np.float64], at: float) -> int:
-    """The place that `at` falls on in running sums; never one of zero width."""
-    place = int(np.searchsorted(reach, at, side="right"))
-    return place if place < len(reach) else int(np.searchsorted(reach, reach[-1]))
+    """The same in one row."""
+    place = int(reach.searchsorted(at, side="right"))
+    return place if place < len(reach) else int(reach.searchsorted(reach[-1]))
 
 
-def _any(weights: Logits, chance: float) -> tuple[int, float]:
-    """The id that `chance` falls on, ids in their order; and the whole weight."""
-    reach = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK)), dtype=np.float64)
-    at = chance * reach[-1]
-    block = _pick(reach, at)
-    before = reach[block - 1] if block else 0.0
-    begin = block * BLOCK
-    return begin + _pick(before + np.cumsum(weights[begin : begin + BLOCK], dtype=np.float64), at), float(reach[-1])
+def _outside(weights: Logits, tokens: NDArray[np.intp], out: NDArray[np.float64]) -> list[int]:
+    """The rows whose token is not in the nucleus, which leaves out `out` of their weight.
+
+    A token is in it when it and all that stand behind it in order of probability weigh more than that. Those that are likely do so by themselves, and
+    others with some more: few look through the whole vocabulary.
+    """
+    own = weights[np.arange(len(tokens)), tokens]
+    behind = own.astype(np.float64)
+    if (behind > out).all():
+        return []
+    part = weights[:, :LOOK]
+    behind += np.add.reduce(part * (part < own[:, None]), axis=1)
+    rest = np.flatnonzero(behind <= out).tolist()
+    return [at for at in rest if not _inside(weights[at], int(tokens[at]), float(behind[at]), float(out[at]), LOOK)]
 
 
-def _heavier(weights: Logits, token: int) -> float:
-    """The weight of all tokens that stand before `token` in order of probability."""
+def _inside(weights: Logits, token: int, behind: float, out: float, begin: int = 0) -> bool:
+    """The same for one row; `behind`: of the token and those before `begin`."""
     weight = weights[token]
-    equal = np.count_nonzero(weights[:token] == weight)
-    return float((weights * (weights > weight)).sum()) + equal * float(weight)
+    while behind <= out and begin < len(weights):
+        part = weights[begin : begin + max(begin, LOOK)]
+        behind += float(np.add.reduce(part * (part < weight)))
+        begin += len(part)
+    return behind > out or behind + float(weight) * int(np.count_nonzero(weights[token + 1 :] == weight)) > out
+
+
+def _of_likeliest(weights: Logits, sampling: Sampling, chance: float) -> int:
+    """The id that `chance` falls on among the `top_k` likeliest, of those the ones that hold `top_p` of their weight."""
+    ids = _likeliest(weights, sampling.top_k)
+    reach = np.cumsum(weights[ids], dtype=np.float64)
+    if sampling.top_p < 1.0:
+        reach = reach[: int(np.searchsorted(reach, sampling.top_p * reach[-1])) + 1]
+    return int(ids[_pick(reach, (chance + HALF) * reach[-1])])
 
 
 def _nucleus(weights: Logits, top_p: float, chance: float) -> int:
@@ -96,7 +173,7 @@ def _nucleus(weights: Logits, top_p: float, chance: float) -> int:
     last = min(int(np.searchsorted(reach, enough)), heaviest)
     ids, sums = opened(last)
     sums = sums[: int(np.searchsorted(sums, enough)) + 1]
-    at = chance * sums[-1]
+    at = (chance + HALF) * sums[-1]
     hit = int(np.searchsorted(reach, at, side="right"))
     if hit < last:
         ids, sums = opened(hit)

@@ -1,24 +1,24 @@
 """Logits to tokens, the same for every engine: seeds, penalties, guides and log-probabilities mean one thing everywhere.
 
-Each row is computed by itself, in numpy, from its own logits and its own state: no arithmetic is shared between rows, so a row's tokens can't
-depend, to the last bit, on who else is in the batch. That costs little: a greedy token of 32064 is an argmax of a few microseconds.
+Each row is computed from its own logits and its own state, in numpy, some rows in one call: no arithmetic is shared between rows, so a row's
+tokens can't depend, to the last bit, on who else is in the batch. That costs little: a greedy token of 32064 is an argmax of a few microseconds.
 
 A draw depends on seed, choice and position alone (a counter-based generator, nothing carried from token to token). So an answer that was
 preempted, rolled back or guessed ahead goes on with the very tokens it would have had.
 """
 
-import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilothouse.engines.base import Guidance, GuideState, Job, Logits
-from pilothouse.engines.drawing import Chances, chances, draw, logprobs
-from pilothouse.errors import EngineFailed, InvalidRequest, Unsupported
+from pilothouse.engines.drawing import Chances, Drawer, chances, likeliest, logprobs
+from pilothouse.errors import InvalidRequest, Unsupported
 
 AHEAD = 32  # positions whose chances are made at once: making one costs as much
 NEAR = 64  # tokens before max_tokens from where on a guided text is kept within reach of its end
@@ -58,6 +58,7 @@ class _Row:
         "position",
         "seed",
         "seen",
+        "warm",
         "way",
     )
 
@@ -81,6 +82,7 @@ class _Row:
         self.way: list[int] | None = None  # how the text can be completed in time, once the end is near
         shortest = self.closer.closing(job.max_tokens) if self.closer is not None else None
         self.near = NEAR + 4 * len(shortest or ())
+        self.warm = sampling.temperature > 0.0
         self.plain = guide is None and self.seen is None and self.counts is None and not len(self.bias_ids)
 
     def accept(self, token: int) -> None:
@@ -144,19 +146,16 @@ class _Row:
         token, *self.way = self.way
         return token
 
-    def next(self, logits: Logits) -> Sampled:
-        logits = self.shape(logits)
-        best = int(logits.argmax())  # finds a NaN first
-        if not math.isfinite(logits[best]):
-            raise EngineFailed
-        token = best if self.job.sampling.temperature <= 0.0 else draw(logits, self.job.sampling, self._chances(), best)
+    def take(self, logits: Logits, token: int) -> Sampled:
+        """Go on with `token`, or where it comes too late, with another one."""
         token = self.in_time(token)
         self.accept(token)
         if self.job.logprobs is None:
             return Sampled(token)
         return Sampled(token, *logprobs(logits, token, self.job.logprobs))
 
-    def _chances(self) -> Chances:
+    def chances(self) -> Chances:
+        """Those of the next position."""
         if not self.falls:
             self.falls = chances(self.seed, self.job.index, self.position, AHEAD)[::-1]
         return self.falls[-1]
@@ -169,6 +168,7 @@ class Sampler:
         """`vocabulary`: number of real tokens; logits beyond it (padding) are never chosen."""
         self._vocabulary = vocabulary
         self._guidance = guidance
+        self._drawer = Drawer(vocabulary)
         self._rows: dict[int, _Row] = {}
 
     def open(self, row: int, job: Job, history: Sequence[int] = ()) -> None:
@@ -201,14 +201,30 @@ class Sampler:
         A row answers tokens while they equal its drafts, then one more; an end token is the last.
         Raises `EngineFailed` where logits are not numbers.
         """
-        answers, at = [], 0
-        for row, drafts in rows:
-            state, taken = self._rows[row], []
-            for place in range(len(drafts) + 1):
-                sampled = state.next(logits[at + place, : self._vocabulary])
-                taken.append(sampled)
-                if place == len(drafts) or sampled.token != drafts[place] or sampled.token in state.job.end_ids:
-                    break
-            answers.append(taken)
-            at += len(drafts) + 1
+        answers: list[list[Sampled]] = [[] for _ in rows]
+        begins = list(accumulate((len(drafts) + 1 for _, drafts in rows), initial=0))
+        going, place = list(range(len(rows))), 0
+        while going:
+            states = [self._rows[rows[at][0]] for at in going]
+            taken = self._next(states, [logits[begins[at] + place, : self._vocabulary] for at in going])
+            for at, sampled in zip(going, taken, strict=True):
+                answers[at].append(sampled)
+            going = [at for at in going if rows[at][1] and self._agreed(rows[at], answers[at])]
+            place += 1
         return answers
+
+    def _agreed(self, asked: tuple[int, Sequence[int]], answer: Sequence[Sampled]) -> bool:
+        """Whether a row goes on: with a draft left, after one that was right and is not the end."""
+        row, drafts = asked
+        place, token = len(answer) - 1, answer[-1].token
+        return place < len(drafts) and token == drafts[place] and token not in self._rows[row].job.end_ids
+
+    def _next(self, rows: Sequence[_Row], logits: Sequence[Logits]) -> list[Sampled]:
+        """One token for each row."""
+        shaped = [row.shape(own) for row, own in zip(rows, logits, strict=True)]
+        warm = [at for at, row in enumerate(rows) if row.warm]
+        if not warm:
+            return [row.take(own, likeliest(own)) for row, own in zip(rows, shaped, strict=True)]
+        drawn = self._drawer.draw([shaped[at] for at in warm], [rows[at].job.sampling for at in warm], [rows[at].chances() for at in warm])
+        tokens = dict(zip(warm, drawn, strict=True))
+        return [row.take(own, tokens[at] if row.warm else likeliest(own)) for at, (row, own) in enumerate(zip(rows, shaped, strict=True))]

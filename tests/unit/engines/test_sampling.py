@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pilothouse.engines.base import Job, Logits
-from pilothouse.engines.drawing import BLOCK, Chances, chances, draw, logprobs
+from pilothouse.engines.drawing import BLOCK, LOOK, ROWS, Chances, Drawer, chances, logprobs
 from pilothouse.engines.sampling import Sampled, Sampler
 from pilothouse.errors import EngineFailed, InvalidRequest, Unsupported
 from pilothouse.messages import Guide, Sampling
@@ -38,6 +39,11 @@ def tokens(task: Job, logits: Logits, history: Sequence[int] = ()) -> list[int]:
     return [sampled.token for sampled in answer(task, logits, history)]
 
 
+def draw(logits: Logits, sampling: Sampling, chances: Chances) -> int:
+    """A row alone."""
+    return Drawer(len(logits)).draw([logits], [sampling], [chances])[0]
+
+
 samplings = st.builds(
     Sampling,
     temperature=st.sampled_from([0.0, 0.2, 0.7, 1.0, 2.0]),
@@ -62,30 +68,26 @@ jobs = st.builds(
 
 def reference(logits: Logits, sampling: Sampling, chances: Chances) -> int:
     """Temperature, min-p, top-k and top-p by a whole sort."""
-    weights = [math.exp((float(x) - float(logits.max())) / sampling.temperature) for x in logits]
-    order = sorted(range(len(weights)), key=lambda i: (-weights[i], i))
-    order = [i for i in order if weights[i] >= sampling.min_p]
+    first, second, third = chances
+    weights = np.exp((logits.astype(np.float64) - float(logits.max())) / sampling.temperature)
+    order = np.argsort(-weights, kind="stable")
+    order = order[weights[order] >= sampling.min_p]
     if sampling.top_k:
         order = order[: sampling.top_k]
-    whole, kept, held = sum(weights[i] for i in order), [], 0.0
-    for i in order:
-        kept.append(i)
-        held += weights[i]
-        if held >= sampling.top_p * whole:
-            break
+    held = np.cumsum(weights[order])
+    kept = order[: int(np.searchsorted(held, sampling.top_p * held[-1])) + 1]
 
-    def fallen(ids: list[int], chance: float) -> int:
-        target, held = chance * sum(weights[i] for i in ids), 0.0
-        for i in ids:
-            held += weights[i]
-            if held > target:
-                return i
-        return ids[-1]
+    def fallen(ids: NDArray[np.intp], chance: float) -> int:
+        reach = np.cumsum(weights[ids])
+        return int(ids[min(int(np.searchsorted(reach, chance * reach[-1], side="right")), len(ids) - 1)])
 
     if sampling.top_k:
-        return fallen(kept, chances[0])
-    token = fallen(sorted(order), chances[0])
-    return token if token in kept else fallen(kept, chances[1])
+        return fallen(kept, first)
+    for chance in (first, second):
+        token = fallen(np.sort(order), chance)
+        if token in kept:
+            return token
+    return fallen(kept, third)
 
 
 @settings(deadline=None, max_examples=40)
@@ -144,44 +146,75 @@ def test_rows_with_and_without_drafts_stand_in_one_batch() -> None:
     assert [[s.token for s in row] for row in taken] == [[3], [4, 6], [1]]
 
 
+chance = st.floats(0, 1, exclude_max=True)
+
+
 @settings(deadline=None, max_examples=150)
 @given(
     samplings.filter(lambda s: s.temperature > 0),
     st.integers(0, 1000),
     st.sampled_from([0.01, 1.0, 6.0]),
-    st.floats(0, 1, exclude_max=True),
-    st.floats(0, 1, exclude_max=True),
+    st.sampled_from([VOCABULARY, 5 * LOOK + 100]),
+    st.tuples(chance, chance, chance),
 )
-def test_a_draw_is_the_one_a_whole_sort_gives(sampling: Sampling, seed: int, spread: float, first: float, second: float) -> None:
+def test_a_draw_is_the_one_a_whole_sort_gives(sampling: Sampling, seed: int, spread: float, vocabulary: int, chances: Chances) -> None:
     """Finding candidates by blocks and bins chooses the same token as sorting the vocabulary; at a boundary rounding may choose its neighbour."""
-    [logits] = noise(seed, 1, spread)
+    [logits] = noise(seed, 1, spread, vocabulary)
 
-    token = draw(logits, sampling, (first, second))
+    token = draw(logits, sampling, chances)
 
-    def near(chance: float) -> list[float]:
-        return [min(max(chance + nudge, 0.0), 1 - 2**-53) for nudge in (-1e-5, 0.0, 1e-5)]
+    near = [[min(max(chance + nudge, 0.0), 1 - 2**-53) for nudge in (0.0, -1e-5, 1e-5)] for chance in chances]
+    assert any(token == reference(logits, sampling, nudged) for nudged in itertools.product(*near))
 
-    assert token in {reference(logits, sampling, chances) for chances in itertools.product(near(first), near(second))}
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.lists(st.tuples(samplings.filter(lambda s: s.temperature > 0), chance, chance), min_size=2, max_size=2 * ROWS + 1),
+    st.integers(0, 1000),
+)
+def test_rows_that_are_drawn_at_once_are_drawn_as_each_alone(rows: list[tuple[Sampling, float, float]], seed: int) -> None:
+    """However many rows there are, and whatever the memory held before."""
+    logits = noise(seed, len(rows), 2.0, 2 * LOOK)
+    kinds = [sampling for sampling, _, _ in rows]
+    chances = [(first, second, first) for _, first, second in rows]
+    drawer = Drawer(2 * LOOK)
+
+    together = [drawer.draw(list(logits), kinds, chances) for _ in range(2)]
+
+    alone = [draw(own, sampling, fall) for own, sampling, fall in zip(logits, kinds, chances, strict=True)]
+    assert together == [alone, alone]
 
 
 def test_a_nucleus_of_equal_tokens_is_its_share_of_them() -> None:
-    """With a flat distribution top_p keeps its share of the vocabulary, the first of it by id; what falls beyond is drawn again from there."""
+    """With a flat distribution top_p keeps its share of the vocabulary, the first of it by id; what falls beyond is drawn again, and then from there."""
     logits = np.zeros(16 * BLOCK, np.float32)
     sampling = Sampling(temperature=1.0, top_p=0.5)
 
-    drawn = [draw(logits, sampling, (first, 0.5)) for first in (0.0, 0.25, 0.499999, 0.5, 0.999999)]
-    again = [draw(logits, sampling, (0.75, second)) for second in (0.0, 0.25, 0.5, 0.999999)]
+    drawn = [draw(logits, sampling, (first, 0.25, 0.5)) for first in (0.0, 0.25, 0.499999, 0.5, 0.999999)]
+    again = [draw(logits, sampling, (0.75, second, 0.5)) for second in (0.0, 0.25, 0.499999, 0.5, 0.999999)]
+    within = [draw(logits, sampling, (0.75, 0.75, third)) for third in (0.0, 0.25, 0.5, 0.999999)]
 
     assert drawn == [0, 1024, 2047, 1024, 1024]
-    assert again == [0, 512, 1024, 2047]
+    assert again == [0, 1024, 2047, 1024, 1024]
+    assert within == [0, 512, 1024, 2047]
+
+
+def test_an_impossible_token_is_never_drawn() -> None:
+    """One of no weight, or of less than a chance can tell apart, is not chosen by the smallest chance and not by the largest."""
+    logits = np.full(3 * BLOCK, -np.inf, np.float32)
+    logits[[1, 2 * BLOCK + 9]] = -60.0
+    logits[[BLOCK + 5, BLOCK + 7]] = 0.0
+
+    for sampling in (Sampling(temperature=1.0), Sampling(temperature=1.0, top_p=0.9), Sampling(temperature=1.0, top_k=9)):
+        assert [draw(logits, sampling, (fall, fall, fall)) for fall in (0.0, 1 - 2**-53)] == [BLOCK + 5, BLOCK + 7]
 
 
 def test_equal_logits_stand_in_order_of_id() -> None:
     """Ties are broken by id, for the greedy token, for top-k and in the listing."""
     logits = np.array([0.0, 2.0, 1.0, 2.0, 2.0], np.float32)
 
-    assert draw(logits, GREEDY, (0.5, 0.5)) == 1
-    assert [draw(logits, Sampling(top_k=2), (c, 0.5)) for c in (0.1, 0.9)] == [1, 3]
+    assert tokens(job(), logits[None]) == [1]
+    assert [draw(logits, Sampling(top_k=2), (c, 0.5, 0.5)) for c in (0.1, 0.9)] == [1, 3]
     assert [i for i, _ in logprobs(logits, 0, 4)[1]] == [1, 3, 4, 2]
 
 
@@ -190,7 +223,7 @@ def test_the_narrowest_choice_is_the_likeliest_token(narrow: Sampling) -> None:
     """Every filter leaves at least the likeliest token, and a tiny temperature overflows to nothing else."""
     [logits] = noise(3)
 
-    assert draw(logits, narrow, (0.99, 0.99)) == int(logits.argmax())
+    assert draw(logits, narrow, (0.99, 0.99, 0.99)) == int(logits.argmax())
 
 
 def test_a_draw_depends_on_seed_choice_and_position_alone() -> None:
@@ -201,7 +234,7 @@ def test_a_draw_depends_on_seed_choice_and_position_alone() -> None:
         0.8824668302545412,
         0.9673266516288485,
     ]
-    assert chances(7, 0, 0)[0][1] == 0.29536538151378355
+    assert chances(7, 0, 0)[0][1:] == (0.29536538151378355, 0.4200976785072422)
 
 
 @given(st.integers(-(1 << 70), 1 << 70), st.integers(0, 200), st.integers(0, 1 << 40), st.integers(1, 40))
@@ -212,8 +245,8 @@ def test_chances_of_many_positions_are_those_of_each(seed: int, choice: int, pos
 
 def test_chances_are_even() -> None:
     """Chances of one seed fill [0, 1) evenly."""
-    for place in (0, 1):
-        counts, _ = np.histogram([both[place] for both in chances(1, 0, 0, 4000)], bins=10, range=(0, 1))
+    for place in range(3):
+        counts, _ = np.histogram([those[place] for those in chances(1, 0, 0, 4000)], bins=10, range=(0, 1))
         assert counts.min() > 330
         assert counts.max() < 470
 
