@@ -7,7 +7,7 @@ was spelled and how the `Chunk`s are written down, so the same request gives the
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import replace
+from functools import partial
 
 from pilothouse import calls
 from pilothouse.chat.template import ChatTemplate
@@ -79,7 +79,7 @@ class Answerer:
     def pour(self, requests: tuple[ChatRequest, ...], take: RowTake, *, protocol: str = "python") -> Pauses:
         """Chunks of several prompts to `take`, in the moment they come. All prompts are judged, and have a place, before any starts: a refusal is
         raised before the first chunk."""
-        rows = [self._one(request, _of_row(row, take), protocol) for row, request in enumerate(requests)]
+        rows = [self._one(request, partial(take, row), protocol) for row, request in enumerate(requests)]
         return rows[0] if len(rows) == 1 else self._together(requests, rows)
 
     async def _together(self, requests: tuple[ChatRequest, ...], rows: list[Pauses]) -> Pauses:
@@ -99,13 +99,7 @@ class Answerer:
             tally.prompt_tokens = len(jobs[0].prompt)
             if request.echo and not take(Chunk(text=self.planner.prompt_text(request), index=0)):
                 yield
-
-            def counted(chunk: Chunk) -> bool:
-                try:
-                    return take(chunk)
-                finally:
-                    tally.count(chunk)  # the chunk itself goes first
-
+            counted = partial(tally.count, take)
             called = bool(request.tools) and (request.tool_choice is None or request.tool_choice.mode != "none")
             async with aclosing(self._rows(jobs, _with_tools(request.tools, counted) if called else counted)) as pauses:
                 async for _ in pauses:
@@ -119,10 +113,6 @@ class Answerer:
             self.engine.reserve(len(jobs), jobs[0].tenant, sum(len(job.prompt) for job in jobs))
         rows = [_row(self.engine.generate(job), take) for job in jobs]
         return rows[0] if len(rows) == 1 else _all(rows)
-
-
-def _of_row(row: int, take: RowTake) -> Take:
-    return lambda chunk: take(row, chunk)
 
 
 async def _row(chunks: AsyncIterator[Chunk], take: Take) -> Pauses:
@@ -147,9 +137,9 @@ def _with_tools(tools: tuple[Tool, ...], take: Take) -> Take:
         through = filters.setdefault(chunk.index, ToolFilter(tools))
         text = through.feed(chunk.text)
         if chunk.finish_reason is None:
-            return take(replace(chunk, text=text)) if text or chunk.logprobs else True
+            return take(chunk._replace(text=text)) if text or chunk.logprobs else True
         rest, calls = through.finish()
         reason = FinishReason.TOOL_CALLS if calls and chunk.finish_reason is FinishReason.STOP else chunk.finish_reason
-        return take(replace(chunk, text=text + rest, tool_calls=calls, finish_reason=reason))
+        return take(chunk._replace(text=text + rest, tool_calls=calls, finish_reason=reason))
 
     return filtered

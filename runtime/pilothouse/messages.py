@@ -6,7 +6,7 @@ Frozen, and importing nothing of the package: protocols translate a wire into a 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 
 class FinishReason(StrEnum):
@@ -150,18 +150,20 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of one choice's answer. Joined texts are the unary answer; the last chunk of a choice has `finish_reason` and `usage`."""
+class Chunk(NamedTuple):
+    """A piece of one choice's answer. Joined texts are the unary answer; the last chunk of a choice has `finish_reason` and `usage`.
+
+    A tuple, for there is one for each token: it is made in a third of a frozen dataclass's time.
+    """
 
     text: str = ""
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     tokens: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
-    queue_seconds: float | None = field(default=None, compare=False)  # of the last chunk: how long the choice waited for its row
+    queue_seconds: float | None = None  # of the last chunk: how long the choice waited for its row
 
 
 @dataclass(frozen=True, slots=True)

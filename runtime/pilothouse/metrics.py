@@ -52,6 +52,7 @@ class Metrics:
         )
         self._next = _Gaps("pilothouse_inter_token_seconds", "Between two tokens of one answer", NEXT)
         r.register(self._next)
+        self.next_token = self._next.observe  # for each token: with no call between
         self._queue = Histogram("pilothouse_queue_seconds", "Wait for a row in the engine", buckets=_QUEUE, registry=r)
         self._tokens = Counter("pilothouse_tokens", "Tokens by kind; cached ones are counted under prompt too", ["kind"], registry=r)
         self._requests = Counter(
@@ -76,9 +77,6 @@ class Metrics:
 
     def first_token(self, seconds: float) -> None:
         self._first.observe(seconds)
-
-    def next_token(self, seconds: float) -> None:
-        self._next.observe(seconds)
 
     def queued(self, seconds: float) -> None:
         self._queue.observe(seconds)

@@ -74,7 +74,7 @@ class Routes:
         stream = CompletionStream(answer_id, created, name, asked.include_usage, n=asked.requests[0].n)
         spelling = Spelling(
             opening=b"",
-            chunk=lambda row, chunk: stream.chunk(chunk, row),
+            chunk=stream.chunk,
             closing=lambda usages: stream.usage(openai_answers.total([total(row) for row in usages])),
             failing=stream.error,
         )
@@ -110,7 +110,7 @@ class Routes:
             stream = ResponseStream(head)
             spelling = Spelling(
                 opening=stream.opening(),
-                chunk=lambda _, chunk: stream.chunk(chunk),
+                chunk=lambda chunk, _: stream.chunk(chunk),
                 closing=lambda usages: stream.closing(total(usages[0]), int(time.time())),
                 failing=stream.error,
                 done=b"",
@@ -192,7 +192,7 @@ def _chat(stream: ChatStream, choices: int, failing: Callable[[BaseException], b
     """A chat's stream, whose errors are spelled by `failing`."""
     return Spelling(
         opening=b"".join(stream.first(index) for index in range(choices)),
-        chunk=lambda _, chunk: stream.chunk(chunk),
+        chunk=stream.chunk,
         closing=lambda usages: stream.usage(total(usages[0])),
         failing=failing,
     )

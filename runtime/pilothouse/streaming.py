@@ -39,7 +39,7 @@ class Spelling:
 
     opening: bytes
     """The events before the first chunk's, sent with it."""
-    chunk: Callable[[int, Chunk], bytes]
+    chunk: Callable[[Chunk, int], bytes]
     """A chunk of prompt number so-and-so; b"" where it says nothing new."""
     closing: Callable[[list[list[Usage]]], bytes]
     """The events after all chunks, of every prompt's usages."""
@@ -85,7 +85,7 @@ class Events:
         return kept
 
     def _take(self, row: int, chunk: Chunk) -> bool:
-        data = self._spelling.chunk(row, chunk)
+        data = self._spelling.chunk(chunk, row)
         if not self._spoke:
             data, self._spoke = self._spelling.opening + data, True
         if chunk.usage is not None:
@@ -95,6 +95,8 @@ class Events:
             if not self._open:
                 self._kept.append(data)  # the answer's end follows at once
                 return True
+        if self.begun and self.pipe is not None and data and not self._kept:  # most tokens
+            return self.pipe.write(data)
         return self._put(data) if data else True
 
     def _put(self, data: bytes) -> bool:

@@ -4,6 +4,7 @@ Pure and synchronous: it neither waits for a chunk nor knows where one goes.
 """
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -51,28 +52,30 @@ class Tally:
         self._kept = content.kept()
         self._row = self._kept.ask(request) if self._kept is not None else 0
 
-    def count(self, chunk: Chunk) -> None:
-        """Note that `chunk` passes, now."""
-        unfinished = self._unfinished
-        unfinished[chunk.index] = unfinished.get(chunk.index, 0) + len(chunk.tokens)
-        if chunk.tokens:
-            self._time()
-        if self._kept is not None:
-            self._kept.tell(self._row, chunk)
-        if chunk.usage is not None:
-            del unfinished[chunk.index]
-            self._add(chunk, chunk.usage)
-            self._observe.tokens(chunk.usage)
+    def count(self, take: Callable[[Chunk], bool], chunk: Chunk) -> bool:
+        """Note that `chunk` passes, now, right after it has gone to `take`, whose answer this is."""
+        try:
+            return take(chunk)
+        finally:
+            unfinished = self._unfinished
+            unfinished[chunk.index] = unfinished.get(chunk.index, 0) + len(chunk.tokens)
+            if chunk.tokens:
+                now = time.monotonic()
+                if self._last != self._started:
+                    self._observe.next_token(now - self._last)
+                else:
+                    self._first(now - self._started)
+                self._last = now
+            if self._kept is not None:
+                self._kept.tell(self._row, chunk)
+            if chunk.usage is not None:
+                del unfinished[chunk.index]
+                self._add(chunk, chunk.usage)
+                self._observe.tokens(chunk.usage)
 
-    def _time(self) -> None:
-        now = time.monotonic()
-        if self._last != self._started:
-            self._observe.next_token(now - self._last)
-        else:
-            waited = now - self._started
-            self.call.first_token_seconds = self.call.first_token_seconds or waited
-            self._observe.first_token(waited)
-        self._last = now
+    def _first(self, waited: float) -> None:
+        self.call.first_token_seconds = self.call.first_token_seconds or waited
+        self._observe.first_token(waited)
 
     def _add(self, chunk: Chunk, usage: Usage) -> None:
         """A choice's usage to its call's: the prompt once, the answers together."""

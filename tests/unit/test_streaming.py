@@ -16,7 +16,7 @@ from pilothouse.streaming import START, Events, Spelling, streaming
 
 SPELLING = Spelling(
     opening=b"open ",
-    chunk=lambda row, chunk: chunk.text.encode(),
+    chunk=lambda chunk, _: chunk.text.encode(),
     closing=lambda usages: b"used %d " % sum(usage.completion_tokens for row in usages for usage in row),
     failing=lambda error: type(error).__name__.encode() + b" ",
 )

@@ -4,6 +4,7 @@ import json
 import secrets
 from codecs import getincrementaldecoder
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -46,6 +47,8 @@ class Tokenizer:
         self._before, self._after = self._around()
         self._pieces = Pieces(self._json.get("decoder"))
         self._raw: dict[int, bytes] = {}  # of ids that were asked for: at most as many as there are
+        self.whole: dict[int, str] = {}
+        """The texts of those of them whose bytes are whole characters."""
 
     @classmethod
     def from_folder(cls, folder: Path, *, end_ids: Iterable[int] = ()) -> Self:
@@ -156,6 +159,9 @@ class Tokenizer:
             raw = special.encode() if special is not None else b"" if piece is None else self._pieces.raw(piece)
             if piece is not None:
                 self._raw[token] = raw
+                if special is None:
+                    with suppress(UnicodeDecodeError):
+                        self.whole[token] = raw.decode()
         return raw
 
     @property
@@ -169,17 +175,23 @@ class TextStream:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._whole = tokenizer.whole
         self._utf8 = getincrementaldecoder("utf-8")("replace")
         self._strip = tokenizer.strips_first_space
+        self._plain = not self._strip  # nothing is open, and nothing is to be stripped
 
     def step(self, token: int) -> str:
         """The text that `token` completes, "" while a character is open."""
+        if self._plain and (text := self._whole.get(token)):
+            return text
         if self._tokenizer.is_special(token):
             return ""
         raw = self._tokenizer.token_bytes(token)
         if self._strip and raw:
             raw, self._strip = raw.removeprefix(b" "), False
-        return self._utf8.decode(raw)
+        text = self._utf8.decode(raw)
+        self._plain = not self._strip and not self._utf8.getstate()[0]
+        return text
 
     def finish(self) -> str:
         """What is still held back, with U+FFFD for a character that never closed."""

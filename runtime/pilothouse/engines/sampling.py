@@ -9,9 +9,8 @@ preempted, rolled back or guessed ahead goes on with the very tokens it would ha
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +23,7 @@ AHEAD = 32  # positions whose chances are made at once: making one costs as much
 NEAR = 64  # tokens before max_tokens from where on a guided text is kept within reach of its end
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(NamedTuple):
     """One token. `logprob` is None unless the job asked for them; `top` lists the likeliest ids, best first, impossible ones left out."""
 
     token: int

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -324,7 +324,7 @@ class Scripted:
                 last = Chunk(index=job.index)
             else:
                 taken += 1  # the end token
-            yield replace(last, text=last.text + scanner.finish(), finish_reason=reason, usage=Usage(len(job.prompt), taken))
+            yield last._replace(text=last.text + scanner.finish(), finish_reason=reason, usage=Usage(len(job.prompt), taken))
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise

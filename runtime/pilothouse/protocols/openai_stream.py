@@ -52,7 +52,7 @@ class ChatStream(_Stream):
         """The event that opens a choice: the role, before any text."""
         return self._event(index, {"role": "assistant", "content": ""})
 
-    def chunk(self, chunk: Chunk) -> bytes:
+    def chunk(self, chunk: Chunk, _row: int = 0) -> bytes:
         """The events of one chunk: its text, its tool calls, its end, each its own event; b"" when it says nothing new.
 
         The end is an event of its own with an empty delta: some clients drop text that comes with a finish_reason.
@@ -61,7 +61,7 @@ class ChatStream(_Stream):
         if chunk.logprobs:
             data = self._event(chunk.index, {"content": chunk.text}, logprobs=chat_logprobs(chunk.logprobs))
         elif chunk.text:
-            data = self._text_head(chunk.index) + orjson.dumps(chunk.text) + self._text_tail
+            data = (self._text_heads.get(chunk.index) or self._text_head(chunk.index)) + orjson.dumps(chunk.text) + self._text_tail
         for call in chunk.tool_calls:
             place = self._calls.get(chunk.index, 0)
             self._calls[chunk.index] = place + 1
@@ -71,9 +71,7 @@ class ChatStream(_Stream):
         return data
 
     def _text_head(self, index: int) -> bytes:
-        head = self._text_heads.get(index)
-        if head is None:
-            head = self._text_heads[index] = self._head + b'{"index":%d,"delta":{"content":' % index
+        head = self._text_heads[index] = self._head + b'{"index":%d,"delta":{"content":' % index
         return head
 
     def _event(self, index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None, finish_reason: str | None = None) -> bytes:
