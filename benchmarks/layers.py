@@ -1,6 +1,6 @@
 """What each layer of serving costs over the bare engine loop: text, OpenAI's SSE, V2's REST stream and gRPC's stream.
 
-    scripts/bench-layers [--model FOLDER | pocket | scripted:MILLISECONDS] [--clients 1 8 32] [--tokens 48 192] [--blocks 5] [--more 5]
+    scripts/bench-layers [--model FOLDER | pocket | scripted:MILLISECONDS] [--clients 1 8 32] [--tokens 48 768] [--blocks 5] [--more 5]
                          [--json FILE]
 
 A bare loop and a server use the same engine in one process, in turn. Blocks go through the arms in turn and back (ABBA), so that a neighbour on

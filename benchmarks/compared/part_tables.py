@@ -34,7 +34,7 @@ def layers(told: Told) -> list[str]:
     lines += [
         "", "The same with an engine that computes nothing and takes 5 ms for a step (`--model scripted:5`): here the layers are all that differs. The",
         "time to the first token is of arrivals fixed in advance, over that of a bare loop that gets the same ones; CPU is the server's, the bare",
-        "loop's subtracted, parted by answers of 48 and of 192 tokens into what a request costs and what each token of its answer adds. With one client every",
+        f"loop's subtracted, parted by answers of 48 and of {told.get('long', '192')} tokens into what a request costs and what each token of its answer adds. With one client every",
         "token wakes the server up by itself, and what the request costs drowns in that.", "",
         "| clients | arm | TTFT over bare, ms | CPU over bare of a request, us | of each of its tokens, us |", "|---|---|---|---|---|",
     ]  # fmt: skip

@@ -26,6 +26,7 @@ from pilothouse.engines import cpu
 HERE = Path(__file__).parents[1]
 STARTED = ("pilothouse", "llama.cpp", "openvino", "mlflow", "mlserver")
 STEP_MS = 5  # of the engine that computes nothing
+LONG = "768"  # tokens of the answers that tell a token's CPU from a request's
 WAITING = 2  # the chart's autoscaling.waitingRequests
 SCRAPE = 5.0  # seconds
 Told = dict[str, Any]
@@ -47,8 +48,8 @@ def layers(full: bool) -> Told:
     blocks, more = ("5", "10") if full else ("2", "3")
     shape = ("--clients", "1", "8", "32", "--blocks", blocks, "--more", more, "--tokens", "48")
     sliced = _child("layers.py", "--model", str(makers.model("onnx")), *shape, "--requests", "3", "--no-arrivals")
-    fixed = _child("layers.py", "--model", f"scripted:{STEP_MS}", *shape, "192", "--requests", "8", "--no-replay")
-    return {"rows": sliced["rows"], "fixed": fixed["rows"]}
+    fixed = _child("layers.py", "--model", f"scripted:{STEP_MS}", *shape, LONG, "--requests", "8", "--no-replay")
+    return {"rows": sliced["rows"], "fixed": fixed["rows"], "long": LONG}
 
 
 def _forget(folder: Path) -> None:
