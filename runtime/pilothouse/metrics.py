@@ -47,21 +47,19 @@ class Metrics:
         self._gauges = _Gauges()
         self.registry.register(self._gauges)
         r = self.registry
-        self._first = Histogram(
-            "pilothouse_time_to_first_token_seconds", "From a request's arrival to its first token", buckets=_FIRST, registry=r
-        )
-        self._next = _Gaps("pilothouse_inter_token_seconds", "Between two tokens of one answer", NEXT)
-        r.register(self._next)
-        self.next_token = self._next.observe  # for each token: with no call between
+        first = _Histogram("pilothouse_time_to_first_token_seconds", "From a request's arrival to its first token", _FIRST)
+        following = _Histogram("pilothouse_inter_token_seconds", "Between two tokens of one answer", NEXT)
+        for histogram in (first, following):
+            r.register(histogram)
+        self.first_token, self.next_token = first.observe, following.observe  # with no call between
         self._queue = Histogram("pilothouse_queue_seconds", "Wait for a row in the engine", buckets=_QUEUE, registry=r)
-        self._tokens = Counter("pilothouse_tokens", "Tokens by kind; cached ones are counted under prompt too", ["kind"], registry=r)
+        tokens = Counter("pilothouse_tokens", "Tokens by kind; cached ones are counted under prompt too", ["kind"], registry=r)
         self._requests = Counter(
             "pilothouse_requests", "Requests that asked for an answer, by how they ended", ["protocol", "outcome"], registry=r
         )
         self._cancelled = Counter("pilothouse_cancelled", "Requests whose client went away before the end", registry=r)
         self._traces = Counter("pilothouse_traces", "Traces of requests: made, sent to MLflow, lost on the way", ["outcome"], registry=r)
-        for kind in ("prompt", "completion", "cached"):
-            self._tokens.labels(kind)
+        self._prompt, self._completion, self._cached = (tokens.labels(kind) for kind in ("prompt", "completion", "cached"))
         for protocol in PROTOCOLS:
             for outcome in OUTCOMES:
                 self._requests.labels(protocol, outcome)
@@ -75,16 +73,13 @@ class Metrics:
     def unwatch(self, name: str) -> None:
         self._gauges.sources.pop(name, None)
 
-    def first_token(self, seconds: float) -> None:
-        self._first.observe(seconds)
-
     def queued(self, seconds: float) -> None:
         self._queue.observe(seconds)
 
     def tokens(self, usage: Usage) -> None:
-        self._tokens.labels("prompt").inc(usage.prompt_tokens)
-        self._tokens.labels("completion").inc(usage.completion_tokens)
-        self._tokens.labels("cached").inc(usage.cached_tokens)
+        self._prompt.inc(usage.prompt_tokens)
+        self._completion.inc(usage.completion_tokens)
+        self._cached.inc(usage.cached_tokens)
 
     def outcome(self, protocol: str, outcome: str) -> None:
         """Count one request. The edge knows best which wire it came over; `protocol` counts where there was no edge."""
@@ -103,8 +98,8 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _Gaps(Collector):
-    """A histogram for what is observed with each token, on one thread: a quarter of what prometheus_client's costs."""
+class _Histogram(Collector):
+    """For what is observed on the event loop, with each token: a quarter of what prometheus_client's costs."""
 
     def __init__(self, name: str, about: str, bounds: tuple[float, ...]) -> None:
         self._name, self._about, self._bounds = name, about, bounds

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
 
 from pilothouse.chat.template import ChatTemplate
 from pilothouse.chat.tokenizer import Tokenizer
@@ -11,8 +10,6 @@ from pilothouse.chat.tools import guide_for
 from pilothouse.engines.base import Engine, Job
 from pilothouse.errors import ContextLengthExceeded, InvalidRequest, Unsupported
 from pilothouse.messages import ChatRequest, Defaults, Sampling
-
-T = TypeVar("T")
 
 LEAST_ANSWER = 256  # tokens a prompt near the default max_length still gets, where the window has them
 INLINE_BYTES = 4096  # texts up to this are tokenised on the event loop (about a millisecond), longer ones off it
@@ -107,11 +104,11 @@ class Planner:
             wanted = room
         most = min(wanted, room, self._most_tokens or room)
         sampling = Sampling(
-            temperature=_or(request.temperature, d.temperature),
-            top_p=_or(request.top_p, d.top_p),
-            top_k=_or(request.top_k, d.top_k),
-            min_p=_or(request.min_p, d.min_p),
-            repetition_penalty=_or(request.repetition_penalty, d.repetition_penalty),
+            temperature=d.temperature if request.temperature is None else request.temperature,
+            top_p=d.top_p if request.top_p is None else request.top_p,
+            top_k=d.top_k if request.top_k is None else request.top_k,
+            min_p=d.min_p if request.min_p is None else request.min_p,
+            repetition_penalty=d.repetition_penalty if request.repetition_penalty is None else request.repetition_penalty,
             presence_penalty=request.presence_penalty or 0.0,
             frequency_penalty=request.frequency_penalty or 0.0,
             logit_bias=request.logit_bias,
@@ -138,7 +135,3 @@ class Planner:
     def prompt_text(self, request: ChatRequest) -> str:
         """A raw prompt as text, for a request that wants it echoed."""
         return request.prompt if isinstance(request.prompt, str) else self.tokenizer.decode(list(request.prompt or ()))
-
-
-def _or(value: T | None, default: T) -> T:
-    return default if value is None else value

@@ -48,7 +48,9 @@ class Guard:
         size = min(len(text), self._longest - 1)
         end, start = text[len(text) - size :].lower(), text[:size].lower()
         found |= {len(text) - back for back in range(1, size + 1) if end[-back:] in self._heads}
-        if any(start[:ahead] in self._tails for ahead in range(1, size + 1)) or (whole and 0 < len(text) <= size and start in self._all):
+        if not self._tails.isdisjoint([start[:ahead] for ahead in range(1, size + 1)]) or (
+            whole and 0 < len(text) <= size and start in self._all
+        ):
             found.add(0)
         return found
 
@@ -116,6 +118,9 @@ class Marks:
 
     def message(self, message: Message) -> Message:
         """The message with its texts marked; arguments of calls, which are JSON text, are left to `inside`."""
+        if message.name is None and message.tool_call_id is None and not message.tool_calls:
+            content = self.put(message.content)
+            return message if content is message.content else replace(message, content=content)
         calls = tuple(replace(call, id=self.put(call.id), name=self.put(call.name)) for call in message.tool_calls)
         name = None if message.name is None else self.put(message.name)
         call_id = None if message.tool_call_id is None else self.put(message.tool_call_id)

@@ -1,14 +1,17 @@
 """Messages of a chat, as OpenAI spells them and MLflow and V2 borrow them: strict, text only."""
 
-from collections.abc import Callable
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from pilothouse.errors import InvalidRequest, Unsupported
 from pilothouse.messages import Message, ToolCall
 from pilothouse.protocols.fields import Fields, shown, valid_text, wrong_type
 from pilothouse.protocols.limits import Limits, at_most
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
+ROLES: Mapping[str, Literal["system", "user", "assistant", "tool"]] = {
+    "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"
+}  # fmt: skip
+"""As they are sent, and as templates know them."""
 ECHOED = ("annotations", "audio", "function_call", "refusal", "reasoning_content")
 """Fields that clients send back from an answer: empty they mean nothing, filled they are refused."""
 
@@ -39,8 +42,12 @@ def messages(values: list[Any], limits: Limits, path: str = "messages") -> tuple
 
 def pieces(value: Any, *names: str) -> int:
     """How much is in the lists of a message beside itself; what is of a wrong type is judged later."""
-    lists = [value.get(name) for name in names] if isinstance(value, dict) else []
-    return sum(len(one) for one in lists if isinstance(one, list))
+    count = 0
+    if isinstance(value, dict):
+        for name in names:
+            if isinstance(one := value.get(name), list):
+                count += len(one)
+    return count
 
 
 def _message(fields: Fields) -> Message:
@@ -61,8 +68,7 @@ def _message(fields: Fields) -> Message:
                 raise Unsupported(f"{fields.path(echo)} is not supported: send the text as content", field=fields.path(echo))
     fields.take("content")
     fields.finish()
-    turn = cast(Literal["system", "user", "assistant", "tool"], "system" if role == "developer" else role)
-    return Message(role=turn, content=content, name=name, tool_calls=calls, tool_call_id=answered)
+    return Message(role=ROLES[role], content=content, name=name, tool_calls=calls, tool_call_id=answered)
 
 
 def content_of(value: Any, path: str, part: Callable[[Fields], str]) -> str:

@@ -5,7 +5,7 @@ Pydantic would coerce (`"1"` to 1), answer in its own words, and cost more; here
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import orjson
@@ -88,7 +88,7 @@ class Fields:
     """The fields of one object at `path` ("" for the body itself). A field that is absent or null reads as None."""
 
     def __init__(self, body: Any, path: str = "") -> None:
-        if not isinstance(body, Mapping):
+        if type(body) is not dict and not isinstance(body, Mapping):
             raise InvalidRequest(f"{path or 'the body'} must be an object, not {kind(body)}", field=path or None, code="invalid_type")
         self._left: dict[Any, Any] = dict(body)
         self.prefix = path
@@ -109,6 +109,18 @@ class Fields:
         """What nobody took yet."""
         return dict(self._left)
 
+    def lacks(self, *names: str) -> bool:
+        """Whether none of `names` is given, not even as null."""
+        return self._left.keys().isdisjoint(names)
+
+    def read(self, readers: Mapping[str, Callable[[Any, str], Any]]) -> dict[str, Any]:
+        """What of `readers` is given and not null, each read from its value and its full name."""
+        left, found = self._left, {}
+        for name, reader in readers.items():
+            if name in left and (value := left.pop(name)) is not None:
+                found[name] = reader(value, self.path(name))
+        return found
+
     def require(self, *names: str) -> None:
         """Refuse the first of `names` that is absent or null."""
         for name in names:
@@ -117,11 +129,13 @@ class Fields:
 
     def need(self, name: str) -> Any:
         """The field whatever its type; absent or null is refused."""
-        self.require(name)
-        return self.take(name)
+        value = self._left.pop(name, None)
+        if value is None:
+            self.require(name)
+        return value
 
     def text(self, name: str) -> str | None:
-        value = self.take(name)
+        value = self._left.pop(name, None)
         return None if value is None else self.a_text(value, self.path(name))
 
     def need_text(self, name: str) -> str:
@@ -135,29 +149,27 @@ class Fields:
         return value
 
     def boolean(self, name: str) -> bool | None:
-        value = self.take(name)
-        if value is not None and not isinstance(value, bool):
-            wrong_type(self.path(name), "a boolean", value)
-        return value
+        value = self._left.pop(name, None)
+        return None if value is None else self.a_boolean(value, self.path(name))
 
     def integer(self, name: str) -> int | None:
-        value = self.take(name)
+        value = self._left.pop(name, None)
         return None if value is None else self.an_integer(value, self.path(name))
 
     def number(self, name: str) -> float | None:
-        value = self.take(name)
+        value = self._left.pop(name, None)
         return None if value is None else self.a_number(value, self.path(name))
 
     def items(self, name: str) -> list[Any]:
         """The list, empty when absent."""
-        value = self.take(name)
+        value = self._left.pop(name, None)
         return [] if value is None else self.a_list(value, self.path(name))
 
     def need_items(self, name: str) -> list[Any]:
         return self.a_list(self.need(name), self.path(name))
 
     def object(self, name: str) -> "Fields | None":
-        value = self.take(name)
+        value = self._left.pop(name, None)
         return None if value is None else Fields(value, self.path(name))
 
     def need_object(self, name: str) -> "Fields":
@@ -194,6 +206,13 @@ class Fields:
         if not isinstance(value, str):
             wrong_type(path, "a string", value)
         return valid_text(value, path)
+
+    @staticmethod
+    def a_boolean(value: Any, path: str) -> bool:
+        """`value` as a boolean."""
+        if not isinstance(value, bool):
+            wrong_type(path, "a boolean", value)
+        return value
 
     @staticmethod
     def a_list(value: Any, path: str) -> list[Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from pilothouse.errors import InvalidRequest, PilothouseError
-from pilothouse.messages import ChatRequest, Message
+from pilothouse.messages import ChatRequest
 from pilothouse.protocols.fields import shown
 
 INT32 = (1 << 31) - 1
@@ -110,8 +110,10 @@ class Limits:
         if isinstance(request.prompt, tuple):
             self._ids("prompt", request.prompt)
         for index, message in enumerate(request.messages):
-            for name in ("name", "tool_call_id"):
-                short(f"messages[{index}].{name}", getattr(message, name))
+            if message.name is not None:
+                short(f"messages[{index}].name", message.name)
+            if message.tool_call_id is not None:
+                short(f"messages[{index}].tool_call_id", message.tool_call_id)
         self._content(content_bytes(request), "prompt" if request.messages == () else "messages")
 
     def _sampling(self, request: ChatRequest) -> None:
@@ -119,8 +121,12 @@ class Limits:
             value = getattr(request, name)
             if value is not None and not bound.holds(value):
                 raise InvalidRequest(f"{name} must be {bound}, not {shown(value)}", field=name)
-        within("top_k", request.top_k, 0, INT32, " (0: all tokens)")
-        within("seed", request.seed, -INT64 - 1, INT64)
+        if request.top_k is not None:
+            within("top_k", request.top_k, 0, INT32, " (0: all tokens)")
+        if request.seed is not None:
+            within("seed", request.seed, -INT64 - 1, INT64)
+        if not request.logit_bias:
+            return
         at_most("logit_bias", len(request.logit_bias), MAX_BIASES, "tokens")
         self._ids("logit_bias", tuple(token for token, _ in request.logit_bias))
         for token, bias in request.logit_bias:
@@ -128,22 +134,30 @@ class Limits:
                 raise InvalidRequest(f"logit_bias of token {token} must be {BIAS}, not {shown(bias)}", field="logit_bias")
 
     def _length(self, request: ChatRequest) -> None:
-        within("max_tokens", request.max_tokens, 1, self.most_tokens)
-        within("min_tokens", request.min_tokens, 0, request.max_tokens or self.most_tokens)
-        within("n", request.n, 1, self.max_n)
-        at_most("stop", len(request.stop), self.max_stop, "strings")
+        if request.max_tokens is not None:
+            within("max_tokens", request.max_tokens, 1, self.most_tokens)
+        if request.min_tokens != 0:
+            within("min_tokens", request.min_tokens, 0, request.max_tokens or self.most_tokens)
+        if request.n != 1:
+            within("n", request.n, 1, self.max_n)
+        if request.stop:
+            at_most("stop", len(request.stop), self.max_stop, "strings")
         for text in request.stop:
             if not text:
                 raise InvalidRequest("stop must not hold an empty string", field="stop")
             if (size := len(text.encode())) > self.max_stop_bytes:
                 raise InvalidRequest(f"stop has a string of {size} bytes; at most {self.max_stop_bytes} are taken", field="stop")
-        at_most("stop_token_ids", len(request.stop_token_ids), MAX_STOP_IDS, "tokens")
-        self._ids("stop_token_ids", request.stop_token_ids)
+        if request.stop_token_ids:
+            at_most("stop_token_ids", len(request.stop_token_ids), MAX_STOP_IDS, "tokens")
+            self._ids("stop_token_ids", request.stop_token_ids)
 
     def _answer(self, request: ChatRequest) -> None:
-        within("logprobs", request.logprobs, 0, self.max_top_logprobs)
-        at_most("tools", len(request.tools), self.max_tools, "tools")
-        short("user", request.user)
+        if request.logprobs is not None:
+            within("logprobs", request.logprobs, 0, self.max_top_logprobs)
+        if request.tools:
+            at_most("tools", len(request.tools), self.max_tools, "tools")
+        if request.user is not None:
+            short("user", request.user)
         if request.guide is not None and request.guide.schema is not None:
             size = len(request.guide.schema.encode())
             if size > self.max_schema_bytes:
@@ -163,12 +177,12 @@ class Limits:
 
 def content_bytes(request: ChatRequest) -> int:
     """All text of a request in bytes of UTF-8: the prompt or the messages with their tool calls."""
-    prompt = len(request.prompt.encode()) if isinstance(request.prompt, str) else 0
-    return prompt + sum(_message_bytes(m) for m in request.messages)
-
-
-def _message_bytes(message: Message) -> int:
-    return len(message.content.encode()) + sum(len(c.arguments.encode()) + len(c.name.encode()) for c in message.tool_calls)
+    size = len(request.prompt.encode()) if isinstance(request.prompt, str) else 0
+    for message in request.messages:
+        size += len(message.content.encode())
+        for call in message.tool_calls:
+            size += len(call.arguments.encode()) + len(call.name.encode())
+    return size
 
 
 def within(name: str, value: int | None, low: int, high: int, note: str = "") -> None:

@@ -82,7 +82,7 @@ def read_chat(fields: Fields, limits: Limits) -> tuple[ChatRequest, dict[str, st
     """The chat in `fields`, unchecked, and what this wire calls its fields; what is no part of a chat stays in `fields`."""
     fields.refuse(CHAT_REFUSED)
     modalities = fields.items("modalities")
-    if modalities not in ([], ["text"]):
+    if modalities and modalities not in ([], ["text"]):
         raise Unsupported(f'{fields.path("modalities")} must be ["text"]: this model writes text only', field=fields.path("modalities"))
     conversation = messages(fields.need_items("messages"), limits, fields.path("messages"))
     names = {"logprobs": "top_logprobs"} | ({"max_tokens": "max_completion_tokens"} if "max_completion_tokens" in fields else {})
@@ -130,6 +130,8 @@ def _streaming(fields: Fields) -> tuple[bool, bool]:
 
 
 def _chat_logprobs(fields: Fields) -> int | None:
+    if fields.lacks("logprobs", "top_logprobs"):
+        return None
     wanted, top = fields.boolean("logprobs"), fields.integer("top_logprobs")
     if top is not None and not wanted:
         raise InvalidRequest("top_logprobs is only allowed with logprobs true", field="top_logprobs")

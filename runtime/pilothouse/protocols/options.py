@@ -1,5 +1,6 @@
 """The sampling options: one set of names for every protocol, read once into `ChatRequest`'s fields."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pilothouse.errors import InvalidRequest
@@ -52,32 +53,18 @@ NAMES = (
 
 
 def options(fields: Fields, limits: Limits) -> dict[str, Any]:
-    """The options in `fields` as keyword arguments of `ChatRequest`: types are judged here, bounds by `Limits.check`.
+    """The options that `fields` gives, as keyword arguments of `ChatRequest`: types are judged here, bounds by `Limits.check`.
 
     `max_completion_tokens` wins over `max_tokens`; `logprobs`, guides and tools differ between wires and are not read here.
     """
-    longest = fields.integer("max_tokens")
-    wins = fields.integer("max_completion_tokens")
+    found = fields.read(_READERS)
+    wins = found.pop("max_completion_tokens", None)
     if wins is not None:  # what loses is judged too, as the other is by Limits.check
-        within(fields.path("max_tokens"), longest, 1, limits.most_tokens)
-    return {
-        "temperature": fields.number("temperature"),
-        "top_p": fields.number("top_p"),
-        "top_k": fields.integer("top_k"),
-        "min_p": fields.number("min_p"),
-        "repetition_penalty": fields.number("repetition_penalty"),
-        "presence_penalty": fields.number("presence_penalty"),
-        "frequency_penalty": fields.number("frequency_penalty"),
-        "logit_bias": _biases(fields.take("logit_bias"), fields.path("logit_bias")),
-        "seed": fields.integer("seed"),
-        "max_tokens": longest if wins is None else wins,
-        "min_tokens": fields.integer("min_tokens") or 0,
-        "stop": _stop(fields.take("stop"), fields.path("stop"), limits),
-        "stop_token_ids": integers(fields.items("stop_token_ids"), fields.path("stop_token_ids")),
-        "ignore_eos": fields.boolean("ignore_eos") or False,
-        "n": _count(fields.integer("n")),
-        "user": fields.text("user"),
-    }
+        within(fields.path("max_tokens"), found.get("max_tokens"), 1, limits.most_tokens)
+        found["max_tokens"] = wins
+    if (stop := fields.take("stop")) is not None:
+        found["stop"] = _stop(stop, fields.path("stop"), limits)
+    return found
 
 
 def integers(values: list[Any], path: str) -> tuple[int, ...]:
@@ -93,13 +80,7 @@ def strings(values: list[Any], path: str) -> list[str]:
     return [Fields.a_text(value, f"{path}[{index}]") for index, value in enumerate(values)]
 
 
-def _count(value: int | None) -> int:
-    return 1 if value is None else value
-
-
 def _stop(value: Any, path: str, limits: Limits) -> tuple[str, ...]:
-    if value is None:
-        return ()
     if isinstance(value, str):
         return (valid_text(value, path),)
     if isinstance(value, list):
@@ -109,8 +90,6 @@ def _stop(value: Any, path: str, limits: Limits) -> tuple[str, ...]:
 
 
 def _biases(value: Any, path: str) -> tuple[tuple[int, float], ...]:
-    if value is None:
-        return ()
     if not isinstance(value, dict):
         wrong_type(path, "an object of token ids and numbers", value)
     at_most(path, len(value), MAX_BIASES, "tokens")
@@ -122,3 +101,23 @@ def _token(key: str, path: str) -> int:
     if not (key.isascii() and key.isdigit() and len(key) <= 10) or (key[0] == "0" and key != "0"):
         raise InvalidRequest(f"{path} must have token ids as its keys: whole numbers in decimal", field=path)
     return int(key)
+
+
+_READERS: Mapping[str, Callable[[Any, str], Any]] = {
+    "max_tokens": Fields.an_integer,
+    "max_completion_tokens": Fields.an_integer,
+    "temperature": Fields.a_number,
+    "top_p": Fields.a_number,
+    "top_k": Fields.an_integer,
+    "min_p": Fields.a_number,
+    "repetition_penalty": Fields.a_number,
+    "presence_penalty": Fields.a_number,
+    "frequency_penalty": Fields.a_number,
+    "logit_bias": _biases,
+    "seed": Fields.an_integer,
+    "min_tokens": Fields.an_integer,
+    "stop_token_ids": lambda value, path: integers(Fields.a_list(value, path), path),
+    "ignore_eos": Fields.a_boolean,
+    "n": Fields.an_integer,
+    "user": Fields.a_text,
+}

@@ -13,6 +13,8 @@ from pilothouse.protocols.schema import checked
 
 def tools(fields: Fields, limits: Limits, *, flat: bool = False) -> tuple[tuple[Tool, ...], ToolChoice | None]:
     """The tools and the choice among them. Without tools only `tool_choice: none` may stand, which asks for nothing."""
+    if fields.lacks("tools", "tool_choice", "parallel_tool_calls"):
+        return (), None
     values, path = fields.items("tools"), fields.path("tools")
     at_most(path, len(values), limits.max_tools, "tools")
     size, given = 0, []

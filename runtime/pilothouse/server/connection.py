@@ -1,7 +1,7 @@
 """What stands on the wire of an HTTP/1.1 connection: h11's, with short ways for what a server of answers has most of, plain requests and the
 heads and chunks of streams."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +20,13 @@ _ASKED = {
 }
 _END = h11.EndOfMessage()
 _STREAM = h11.Response(status_code=200, headers=[("transfer-encoding", "chunked")])
+
+
+class _Headers(Headers):
+    """h11's, whose iterator makes a call for each."""
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter([(name, value) for _, name, value in self._full_items])
 
 
 class Connection(h11.Connection):
@@ -42,7 +49,7 @@ class Connection(h11.Connection):
     def accept(self, head: plain.Head, body: bytes) -> None:
         """Have `next_event` tell of a plain request, between two others, as if its head had been parsed here; `body` is what of it is there."""
         self._kept = not head.closes
-        headers = Headers([(name, name, value) for name, value in head.headers])
+        headers = _Headers([(name, name, value) for name, value in head.headers])
         request = h11.Request(method=b"POST", target=head.path, headers=headers)
         if len(body) < head.body:
             self._process_event(h11.CLIENT, request)
@@ -73,7 +80,7 @@ class Connection(h11.Connection):
         """`send` a response's head. Headers that nobody has to judge (their names in lower case) are judged by nobody, but that each is one line."""
         lines = b"".join([b"%b: %b\r\n" % header for header in headers])
         whole = lines.count(b"\r") == lines.count(b"\n") == len(headers)
-        if not self._kept or status != 200 or not whole or any(name in _FRAMING for name, _ in headers):
+        if not self._kept or status != 200 or not whole or not _FRAMING.isdisjoint([name for name, _ in headers]):
             self.send(h11.Response(status_code=status, headers=headers, reason=PHRASES[status]))
             return
         self._process_event(h11.SERVER, _STREAM)
