@@ -64,7 +64,8 @@ class Drawer:
                 self._weigh(at, logits, sampling)
         weights, reach = self._weights[: len(rows)], self._sums[: len(rows)].cumsum(axis=1, dtype=np.float64)
         fallen = self._any(reach, np.array([first for first, _, _ in chances]))
-        out = np.array([0.0 if sampling.top_k > 0 else 1.0 - sampling.top_p for sampling in samplings]) * reach[:, -1]
+        whole = reach[:, -1]
+        out = whole - np.array([1.0 if sampling.top_k > 0 else sampling.top_p for sampling in samplings]) * whole
         tokens: list[int] = fallen.tolist()
         for at in _outside(weights, fallen, out):
             tokens[at] = self._again(at, reach[at], float(out[at]), samplings[at].top_p, chances[at])

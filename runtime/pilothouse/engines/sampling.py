@@ -163,7 +163,8 @@ class Sampler:
     """Keeps the state of every open row and turns a step's logits into tokens. Not thread-safe: it belongs to the engine's thread."""
 
     def __init__(self, vocabulary: int, guidance: Guidance | None = None) -> None:
-        """`vocabulary`: number of real tokens; logits beyond it (padding) are never chosen."""
+        """`vocabulary`: number of the tokenizer's tokens; logits beyond it (padding) are never chosen. A model may know fewer: that is seen with its
+        first logits."""
         self._vocabulary = vocabulary
         self._guidance = guidance
         self._drawer = Drawer(vocabulary)
@@ -199,6 +200,9 @@ class Sampler:
         A row answers tokens while they equal its drafts, then one more; an end token is the last.
         Raises `EngineFailed` where logits are not numbers.
         """
+        if logits.shape[1] < self._vocabulary:
+            self._vocabulary = logits.shape[1]
+            self._drawer = Drawer(self._vocabulary)
         answers: list[list[Sampled]] = [[] for _ in rows]
         begins = list(accumulate((len(drafts) + 1 for _, drafts in rows), initial=0))
         going, place = list(range(len(rows))), 0

@@ -199,6 +199,19 @@ def test_a_nucleus_of_equal_tokens_is_its_share_of_them() -> None:
     assert within == [0, 512, 1024, 2047]
 
 
+@pytest.mark.parametrize(("equal", "top_p", "kept"), [(10, 0.9, 9), (5, 0.8, 4), (10, 0.8, 8), (20, 0.95, 19), (4, 0.5, 2), (10, 0.3, 3)])
+def test_a_nucleus_ends_with_the_token_that_fills_it(equal: int, top_p: float, kept: int) -> None:
+    """However a token is drawn: by the first chance, by the second, or from the nucleus."""
+    logits = np.full(300, -np.inf, np.float32)
+    logits[:equal] = 1.0
+    beyond, steps = 1 - 2**-53, [(step + 0.5) / 64 for step in range(64)]
+    ways = [lambda fall: (fall, 0.0, 0.0), lambda fall: (beyond, fall, 0.0), lambda fall: (beyond, beyond, fall)]
+
+    drawn = [{draw(logits, Sampling(temperature=1.0, top_p=top_p), way(step)) for step in steps} for way in ways]
+
+    assert drawn == [set(range(kept))] * 3
+
+
 def test_an_impossible_token_is_never_drawn() -> None:
     """One of no weight, or of less than a chance can tell apart, is not chosen by the smallest chance and not by the largest."""
     logits = np.full(3 * BLOCK, -np.inf, np.float32)
@@ -334,6 +347,19 @@ def test_padding_is_never_chosen() -> None:
     sampler.open(0, job())
 
     assert sampler.sample(logits, [(0, ())]) == [[Sampled(6)]]
+
+
+def test_a_model_may_know_fewer_tokens_than_its_tokenizer() -> None:
+    """Its logits, which an engine's first answer shows, are all there is to choose from; a bias for a token beyond them is refused by name."""
+    sampler = Sampler(9)
+    logits = np.arange(7, dtype=np.float32)[None]
+    sampler.open(0, job())
+    assert sampler.sample(logits, [(0, ())]) == [[Sampled(6)]]
+
+    sampler.open(1, job(Sampling(temperature=1.0, frequency_penalty=2.0, seed=1)))
+    assert sampler.sample(logits, [(1, ())])[0][0].token < 7
+    with pytest.raises(InvalidRequest, match="logit_bias: 7 is not a token id of this model; ids are 0 to 6"):
+        sampler.open(2, job(Sampling(logit_bias=((7, 1.0),))))
 
 
 def test_logprobs_are_natural_and_of_the_whole_distribution() -> None:
