@@ -1,7 +1,8 @@
 """Tokens out of rows of logits: the draw, and the log-probabilities beside it. A row's token depends on the row's own numbers alone.
 
 The vocabulary is never sorted: a draw looks for the block of neighbours that it falls into, and only there for the token. A token beyond top-p's
-nucleus is drawn again from within; that needs the bins of like weights, and only two of them put in order. So most draws cost one sum.
+nucleus is drawn a second time, and then from within; that needs the bins of like weights, and only two of them put in order. So most draws cost
+one sum.
 Rows are drawn several at a time: small calls of numpy cost more than what they do.
 """
 

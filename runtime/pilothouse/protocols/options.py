@@ -31,26 +31,6 @@ REFUSED = {
 }
 """Options of other servers that will never be honoured here."""
 
-NAMES = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "seed",
-    "max_tokens",
-    "max_completion_tokens",
-    "min_tokens",
-    "stop",
-    "stop_token_ids",
-    "ignore_eos",
-    "n",
-    "user",
-)
-
 
 def options(fields: Fields, limits: Limits) -> dict[str, Any]:
     """The options that `fields` gives, as keyword arguments of `ChatRequest`: types are judged here, bounds by `Limits.check`.
@@ -121,3 +101,5 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "n": Fields.an_integer,
     "user": Fields.a_text,
 }
+
+NAMES = (*_READERS, "stop")

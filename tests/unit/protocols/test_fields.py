@@ -78,6 +78,16 @@ def test_absent_and_null_read_alike(read: Callable[[Fields, str], Any]) -> None:
     assert (read(Fields({}), "x"), read(Fields({"x": None}), "x")) == (None, None)
 
 
+def test_readers_are_given_what_is_there_with_its_full_name() -> None:
+    """Null is read, and asks for nothing; what no reader is named for is left."""
+    fields = Fields({"a": 1, "b": None, "c": 3}, "params")
+
+    found = fields.read({name: lambda value, path: (value, path) for name in ("a", "b", "d")})
+
+    assert (found, fields.left()) == ({"a": (1, "params.a")}, {"c": 3})
+    assert (fields.lacks("a", "b", "d"), fields.lacks("d", "c")) == (True, False)
+
+
 def test_a_field_within_an_object_is_named_with_its_path() -> None:
     """The client finds the place without counting."""
     inner = Fields({"a": {"b": 1}}).need_object("a")
