@@ -48,7 +48,7 @@ class Bench:
 
     def compute(self, shares: Sequence[Share]) -> list[list[Sampled]]:
         """One step; tokens for each share that answers, in order."""
-        asked = [(share.entry.row, share.drafts) for share in shares if share.answers]
+        asked = [(share.entry.row, share.drafts) for share in shares if share.wanted]
         logits = self.engine.step([share.work() for share in shares])
         return self._sampler.sample(logits, asked) if asked else []
 

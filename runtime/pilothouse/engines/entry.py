@@ -18,6 +18,7 @@ class Entry:
     row: int = NOWHERE
     fed: int = 0
     opened: int = 0  # tokens when it last got a row
+    end: int = 0  # tokens that it has at most, once it has had a row
     cached: int = 0  # prompt tokens that the first admission found computed
     age: int = NOWHERE  # order of first admission; the youngest gives way when memory is short
     lookup: Lookup | None = None

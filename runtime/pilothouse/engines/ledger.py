@@ -68,7 +68,7 @@ class Ledger:
             for entry in [entry for entry in self.running.values() if self._outgrows(entry)]:
                 self._leave(entry)
                 self.waiting.resume(entry)
-        answering = [entry for entry in self.running.values() if entry.left == 1]
+        answering = [entry for entry in self.running.values() if len(entry.tokens) - entry.fed == 1]  # `left`, in fewer calls
         most = self._draft_most(len(answering))
         for entry in answering:
             if entry.row != NOWHERE:  # not given way to an older one just now
@@ -110,6 +110,7 @@ class Ledger:
                 continue
             heappop(self._free)
             entry.row, entry.fed, entry.opened = row, cached, len(entry.tokens)
+            entry.end = min(len(entry.job.prompt) + entry.job.max_tokens, self.limits.context)
             if entry.begun:
                 self.running[row] = entry
                 self.running = dict(sorted(self.running.items(), key=lambda item: item[1].age))
@@ -154,7 +155,8 @@ class Ledger:
             self.blocked = True  # what it left is for those who run
             if youngest is entry:
                 return
-        shares[entry.row] = Share(entry, tokens, drafts, stages)
+        answers = tokens == entry.left and (stages is None or stages.last)
+        shares[entry.row] = Share(entry, tokens, drafts, stages, 1 + len(drafts) if answers else 0)
 
     def _draft_most(self, answering: int) -> int:
         if not self.limits.drafts or not answering or (self.limits.lone_drafts and answering > 1):
@@ -174,7 +176,7 @@ class Ledger:
             most = min(most, turn - entry.fed - 1)  # a draft may be wrong: it does not outgrow anything
             if most < 1:
                 return ()
-        return entry.lookup.draft(min(most, self._limit(entry) - entry.answered - 1))
+        return entry.lookup.draft(min(most, entry.end - len(entry.tokens) - 1))
 
     # -- account ---------------------------------------------------------------------------------------------------------------
 
@@ -186,7 +188,7 @@ class Ledger:
             entry = share.entry
             if share.stages is not None:
                 self._portions.passed(share.stages)
-            if not share.answers:
+            if not share.wanted:
                 entry.fed += share.tokens if share.fed else 0
                 continue
             tokens = next(answers)
@@ -218,15 +220,11 @@ class Ledger:
         self.running.clear()
 
     def _keep(self, entry: Entry, tokens: Sequence[int]) -> tuple[int, FinishReason | None]:
-        room = self._limit(entry) - entry.answered
+        room = entry.end - len(entry.tokens)
         for place, token in enumerate(tokens[:room], 1):
             if token in entry.job.end_ids:
                 return place, FinishReason.STOP
         return (room, FinishReason.LENGTH) if len(tokens) >= room else (len(tokens), None)
-
-    def _limit(self, entry: Entry) -> int:
-        """The most tokens of its answer."""
-        return min(entry.job.max_tokens, self.limits.context - len(entry.job.prompt))
 
     def _leave(self, entry: Entry) -> None:
         del self.running[entry.row]

@@ -109,7 +109,8 @@ class PagedStep:
             if not self._rows.reserve(item.row, len(item.tokens)):
                 raise ValueError(f"row {item.row} has no room for {len(item.tokens)} tokens: extend it first")
             if item.stages is None:
-                self._wake(item.row)
+                if self._resting is not None:
+                    self._wake(item.row)
             elif item.stages.begin not in (0, self._rests_at(item)):
                 raise ValueError(f"row {item.row}: {len(item.tokens)} tokens do not rest before stage {item.stages.begin}")
             self._rows.settle(item.row)

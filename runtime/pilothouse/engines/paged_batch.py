@@ -192,6 +192,7 @@ class Feed:
     """An array that inputs of the graph are filled through, and how much of it counts."""
 
     def __init__(self, shape: tuple[int, ...] = (0,)) -> None:
+        self._length = -1
         self._make(shape)
 
     def grow(self, length: int) -> bool:
@@ -205,8 +206,11 @@ class Feed:
 
     def cut(self, length: int) -> None:
         """Only the first `length` entries count."""
-        self.tensor.set_shape([length])
+        if length != self._length:
+            self.tensor.set_shape([length])
+            self._length = length
 
     def _make(self, shape: tuple[int, ...]) -> None:
         self.array = np.zeros(shape, np.int32)
         self.tensor = ov.Tensor(self.array, shared_memory=True)
+        self._length = -1  # whatever it is cut to next is new

@@ -83,11 +83,12 @@ class Rows:
     def reserve(self, row: int, tokens: int) -> bool:
         """Make room for `tokens` more than are computed; False, and nothing changed, without room."""
         state = self._rows[row]
-        if state.length + tokens > self._context:
+        end = state.length + tokens
+        if end > self._context:
             return False
-        missing = max(0, -(-(state.length + tokens) // BLOCK) - len(state.blocks))
+        missing = max(0, -(-end // BLOCK) - len(state.blocks))
         spare = 0
-        if self.turned(row, state.length + tokens):
+        if self._original is not None and self.turned(row, end):
             spare = max(0, sum(map(self.blocks.shared, state.blocks)) - len(state.spare))
         if missing + spare == 0:
             return True
@@ -102,7 +103,8 @@ class Rows:
     def settle(self, row: int) -> None:
         """A step begins: what was computed before it can't be rolled back any more, so others may have it."""
         state = self._rows[row]
-        self._publish(row, state.length)
+        if state.length // BLOCK > state.published:
+            self._publish(row, state.length)
         state.last = 0
 
     def append(self, row: int, tokens: Sequence[int]) -> None:
@@ -116,7 +118,9 @@ class Rows:
     def offer(self, row: int) -> None:
         """The last step's blocks of the prompt are computed: others may have them, since a prompt is never rolled back."""
         state = self._rows[row]
-        self._publish(row, min(state.length, state.prompt))
+        computed = min(state.length, state.prompt)
+        if computed // BLOCK > state.published:
+            self._publish(row, computed)
 
     def _publish(self, row: int, length: int) -> None:
         state = self._rows[row]

@@ -28,27 +28,24 @@ class Limits:
 
 
 class Share(NamedTuple):
-    """One row's part of a step: its next `tokens`, then drafts; through these `stages` only, if any are named. It answers when nothing of it is
-    left to feed."""
+    """One row's part of a step: its next `tokens`, then drafts; through these `stages` only, if any are named. It answers, for `wanted` of them,
+    when nothing of it is left to feed."""
 
     entry: Entry
     tokens: int
     drafts: tuple[int, ...] = ()
     stages: Stages | None = None
+    wanted: int = 0
 
     @property
     def fed(self) -> bool:
         """Whether its tokens are computed with this step."""
         return self.stages is None or self.stages.last
 
-    @property
-    def answers(self) -> bool:
-        return self.tokens == self.entry.left and self.fed
-
     def work(self) -> Work:
-        entry, count, drafts, stages = self
+        entry, count, drafts, stages, wanted = self
         fed = entry.fed
-        return Work(entry.row, [*entry.tokens[fed : fed + count], *drafts], 1 + len(drafts) if self.answers else 0, stages)
+        return Work(entry.row, [*entry.tokens[fed : fed + count], *drafts], wanted, stages)
 
 
 @dataclass(slots=True)

@@ -96,9 +96,10 @@ class _Row:
 
     def shape(self, logits: Logits) -> Logits:
         """The logits after penalties, bias, guide and min_tokens; a copy where anything changes."""
-        sampling, early = self.job.sampling, self.position < self.job.min_tokens and len(self.ends) > 0
+        early = self.position < self.job.min_tokens and len(self.ends) > 0
         if self.plain and not early:
             return logits
+        sampling = self.job.sampling
         logits = logits.copy()
         if self.seen is not None:
             ids = np.flatnonzero(self.seen)
@@ -146,7 +147,8 @@ class _Row:
 
     def take(self, logits: Logits, token: int) -> Sampled:
         """Go on with `token`, or where it comes too late, with another one."""
-        token = self.in_time(token)
+        if self.closer is not None:
+            token = self.in_time(token)
         self.accept(token)
         if self.job.logprobs is None:
             return Sampled(token)

@@ -27,6 +27,7 @@ class Writer:
         "_stream",
         "_vocabulary",
         "cached",
+        "decides",
         "ended",
         "queued",
         "taken",
@@ -41,15 +42,12 @@ class Writer:
         self._vocabulary = vocabulary
         self._stream = vocabulary.stream()
         self._scanner = StopScanner(job.stop) if job.stop else None
+        self.decides = self._scanner is not None
+        """Whether its text may end the answer before the engine does: then the engine must not be a step ahead of it."""
         self._plain = self._scanner is None and job.logprobs is None
         self._held: deque[tuple[Sampled, int]] = deque()  # with the place in the text where each begins
         self._read = 0  # characters that the tokens gave
         self._shown = 0  # characters that the chunks gave
-
-    @property
-    def decides(self) -> bool:
-        """Whether its text may end the answer before the engine does: then the engine must not be a step ahead of it."""
-        return self._scanner is not None
 
     def write(self, sampled: Sequence[Sampled], reason: FinishReason | None) -> list[Chunk]:
         """The chunks of a step: `reason` says why its last token is the answer's last; without a token, that the answer has ended."""

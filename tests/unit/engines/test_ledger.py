@@ -47,7 +47,7 @@ class Bench:
         logits = self.engine.step([share.work() for share in plan.shares])
         likeliest, at, sampled = logits.argmax(-1).tolist(), 0, []
         for share in plan.shares:
-            if share.answers:
+            if share.wanted:
                 count = 1 + len(share.drafts)
                 kept = next((n for n, draft in enumerate(share.drafts, 1) if likeliest[at + n - 1] != draft), count)
                 sampled.append(likeliest[at : at + kept])
