@@ -1,10 +1,12 @@
 """What each layer of serving costs over the bare engine loop: text, OpenAI's SSE, V2's REST stream and gRPC's stream.
 
     scripts/bench-layers [--model FOLDER | pocket | scripted:MILLISECONDS] [--clients 1 8 32] [--tokens 48 768] [--blocks 5] [--more 5]
-                         [--json FILE]
+                         [--turns 10] [--json FILE]
 
 A bare loop and a server use the same engine in one process, in turn. Blocks go through the arms in turn and back (ABBA), so that a neighbour on
 the machine hits all of them; ratios are of one block. `--more` blocks follow of the bare loop and OpenAI's SSE alone, which has promises to keep.
+A machine whose speed moves within a minute parts the turns of a block by more than layers cost: `--turns` many short ones follow, of OpenAI's SSE
+and of the bare loop at its arrivals, for tokens a second.
 
 Tokens a second and CPU time are of closed loops: each client asks again as soon as its answer ends. What an arm makes of the bare loop's tokens a
 second is seen right after it, on the bare loop, which gets requests as long at the very times when the arm got its own, of other words, whose beginnings are not
@@ -31,6 +33,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from layers_children import folder_of
@@ -44,6 +48,8 @@ FIRST_WORD, LAST_WORD = 300, 2000  # ids between are whole words in every model 
 OTHERS = 50_000_000  # to a seed: texts as long, but new ones. What the arm asked lies computed in the engine, whose prefixes the bare loop shares
 LEAST_ARRIVALS = 24
 LEAST_REQUESTS = 12  # of the shortest answers, whatever few clients: seconds of nothing else, where an engine computes
+OF_A_TURN = 2  # requests of each client
+TURNS = 1_000_000  # to a seed: that of the first turn
 
 
 class Child:
@@ -106,7 +112,7 @@ def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int
         if arm == "+ gRPC stream":
             times = asyncio.run(over_grpc(served.greeting["grpc"], asked, asks, clients, arrivals))
         else:
-            times = asyncio.run(over_http(served.greeting["rest"], asked, "chat" if "SSE" in arm else "v2", asks, clients, arrivals))
+            times = uvloop.run(over_http(served.greeting["rest"], asked, "chat" if "SSE" in arm else "v2", asks, clients, arrivals))
         told = {"seconds": time.perf_counter() - sent, "times": times, "cpu": served.ask("cpu") - cpu}
     wall, tokens = time.perf_counter() - began, sum(tokens for _, tokens in asks)
     client = time.process_time() - ours
@@ -157,8 +163,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                         sent = of_length.pop("sent")
                         if args.replay and arm != ARMS[0] and block >= 0 and tokens == args.tokens[0]:
                             others = requests(tokenizer, count, args.words, tokens, seed + tokens * 100_000 + OTHERS, block)
-                            bare = run(ARMS[0], served, asked, others, clients, sent)
-                            told["replayed"] = of_length["tokens_per_second"] / bare["tokens_per_second"]
+                            told["replayed"] = replayed(of_length, served, asked, others, clients, sent)
                         told |= {name: value for name, value in of_length.items() if name not in told}  # the first length's
                         told.setdefault("cpu_us_per_token_of", {})[tokens] = of_length["cpu_us_per_token"]
                     rates.setdefault(clients, told["requests_per_second"])
@@ -168,9 +173,28 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                         found.append(told)
             if block >= 0:
                 print(f"block {block + 1} of {blocks}", file=sys.stderr, flush=True)
+        for turn in range(args.turns):
+            for clients in args.clients:
+                of_bare = one_turn(turn, served, asked, args, tokenizer, clients)
+                found.append({"turn": turn, "clients": clients, "arm": PROMISED[1], "replayed": of_bare})
+            print(f"turn {turn + 1} of {args.turns}", file=sys.stderr, flush=True)
     finally:
         served.end()
     return found
+
+
+def one_turn(turn: int, served: Child, asked: Asked, args: argparse.Namespace, tokenizer: Tokenizer, clients: int) -> float:
+    """What OpenAI's SSE made of the bare loop's tokens a second, in some seconds of each."""
+    count, seed = max(LEAST_REQUESTS, OF_A_TURN * clients), (turn + 1) * TURNS + clients * 10
+    mine, others = (requests(tokenizer, count, args.words, args.tokens[0], texts, turn) for texts in (seed, seed + OTHERS))
+    of_turn = run(PROMISED[1], served, asked, mine, clients)
+    return replayed(of_turn, served, asked, others, clients, of_turn["sent"])
+
+
+def replayed(of_arm: dict[str, Any], served: Child, asked: Asked, others: list[Request], clients: int, sent: list[float]) -> float:
+    """An arm's tokens a second over those of the bare loop, which gets the `others` at the times when the arm got its own."""
+    bare = run(ARMS[0], served, asked, others, clients, sent)
+    return float(of_arm["tokens_per_second"] / bare["tokens_per_second"])
 
 
 def over_bare(
@@ -196,11 +220,13 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for clients in sorted({one["clients"] for one in found}):
         base = {one["block"]: one for one in found if one["clients"] == clients and one["arm"] == ARMS[0]}
         for arm in ARMS:
-            mine = [(one, base[one["block"]]) for one in found if one["clients"] == clients and one["arm"] == arm]
+            all_of = [one for one in found if one["clients"] == clients and one["arm"] == arm]
+            mine = [(one, base[one["block"]]) for one in all_of if "block" in one]
             row = {
                 "clients": clients,
                 "arm": arm,
                 "blocks": len(mine),
+                "turns": len(all_of) - len(mine),
                 "tokens_per_second": spread([one["tokens_per_second"] for one, _ in mine]),
                 "of_bare": spread([one["tokens_per_second"] / bare["tokens_per_second"] for one, bare in mine]),
                 "cpu_us_over_bare": spread([one["cpu_us_per_token"] - bare["cpu_us_per_token"] for one, bare in mine]),
@@ -208,7 +234,7 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "others_cpu_share": spread([one["others_cpu_share"] for one, _ in mine]),
             }
             if "replayed" in mine[0][0]:
-                row["replayed"] = spread([one["replayed"] for one, _ in mine])
+                row["replayed"] = spread([one["replayed"] for one in all_of])
             if "ttft_over_bare_ms" in mine[0][0]:
                 row["ttft_over_bare_ms"] = spread([one["ttft_over_bare_ms"] for one, _ in mine])
             if len(mine[0][0]["cpu_us_per_token_of"]) > 1:
@@ -262,6 +288,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=4, help="of each client in each measurement")
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--more", type=int, default=0, help="blocks, of OpenAI's SSE alone")
+    parser.add_argument("--turns", type=int, default=0, help="short turns of OpenAI's SSE and the bare loop, for tokens a second")
     parser.add_argument(
         "--no-replay", dest="replay", action="store_false", help="no tokens a second of the bare loop at the arms' own arrivals"
     )

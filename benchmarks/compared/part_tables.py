@@ -22,14 +22,15 @@ def layers(told: Told) -> list[str]:
     lines = [
         "`scripts/bench-layers`: our own bare loop, on the engine that the server lends it, and what each layer adds. The bare loop gets requests",
         "as long as each arm's, when the arm got its own; and, in a closed loop, the next one in the very step in which an answer ends: a client has to hear of that first, and waits for",
-        "a step then, one of the 48 that an answer takes here. The goal is judged by the first, by the second where the first was not measured.",
+        "a step then, one of the 48 that an answer takes here. The goal is judged by the first, by the second where the first was not measured. After the blocks",
+        "come short turns of OpenAI's SSE and of the bare loop at its arrivals, two requests a client: a machine whose speed moves within minutes parts these by less.",
     ]  # fmt: skip
-    head = ["", "| clients | arm | blocks | tokens/s | of bare, same arrivals | of bare, closed loop |", "|---|---|---|---|---|---|"]
+    head = ["", "| clients | arm | blocks, turns | tokens/s | of bare, same arrivals | of bare, closed loop |", "|---|---|---|---|---|---|"]
     lines += head if told["rows"] else ["On the slice: not kept."]
     for row in told["rows"]:  # those of before had two blocks, and did not say so
         cells = [_range(row[metric]) if metric in row and row["arm"] != BARE else "" for metric in ("replayed", "of_bare")]
         lines.append(
-            f"| {row['clients']} | {row['arm']} | {row.get('blocks', 2)} | {row['tokens_per_second']['median']:.1f} | {' | '.join(cells)} |"
+            f"| {row['clients']} | {row['arm']} | {row.get('blocks', 2)}, {row.get('turns', 0)} | {row['tokens_per_second']['median']:.1f} | {' | '.join(cells)} |"
         )
     lines += [
         "", "The same with an engine that computes nothing and takes 5 ms for a step (`--model scripted:5`): here the layers are all that differs. The",

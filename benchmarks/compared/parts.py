@@ -45,10 +45,10 @@ def _child(script: str, *arguments: str) -> Told:
 
 def layers(full: bool) -> Told:
     """S7."""
-    blocks, more = ("5", "10") if full else ("2", "3")
-    shape = ("--clients", "1", "8", "32", "--blocks", blocks, "--more", more, "--tokens", "48")
-    sliced = _child("layers.py", "--model", str(makers.model("onnx")), *shape, "--requests", "3", "--no-arrivals")
-    fixed = _child("layers.py", "--model", f"scripted:{STEP_MS}", *shape, LONG, "--requests", "8", "--no-replay")
+    blocks, more, turns = ("5", "10", "20") if full else ("2", "3", "10")
+    shape = ("--clients", "1", "8", "32", "--blocks", blocks, "--tokens", "48")
+    sliced = _child("layers.py", "--model", str(makers.model("onnx")), *shape, "--turns", turns, "--requests", "3", "--no-arrivals")
+    fixed = _child("layers.py", "--model", f"scripted:{STEP_MS}", *shape, LONG, "--more", more, "--requests", "8", "--no-replay")
     return {"rows": sliced["rows"], "fixed": fixed["rows"], "long": LONG}
 
 
