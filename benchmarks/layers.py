@@ -5,8 +5,9 @@
 
 A bare loop and a server use the same engine in one process, in turn. Blocks go through the arms in turn and back (ABBA), so that a neighbour on
 the machine hits all of them; ratios are of one block. `--more` blocks follow of the bare loop and OpenAI's SSE alone, which has promises to keep.
-A machine whose speed moves within a minute parts the turns of a block by more than layers cost: `--turns` many short ones follow, of OpenAI's SSE
-and of the bare loop at its arrivals, for tokens a second.
+A machine whose speed moves within a minute parts the turns of a block by more than layers cost, and blocks are few: `--turns` many short ones follow,
+of OpenAI's SSE and of the bare loop at its arrivals, for tokens a second. What differs then is not layers alone: the bare loop gets requests at the same
+times and not in the same steps, and may take fewer or more of them for the same tokens.
 
 Tokens a second and CPU time are of closed loops: each client asks again as soon as its answer ends. What an arm makes of the bare loop's tokens a
 second is seen right after it, on the bare loop, which gets requests as long at the very times when the arm got its own, of other words, whose beginnings are not

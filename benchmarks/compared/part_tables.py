@@ -23,7 +23,7 @@ def layers(told: Told) -> list[str]:
         "`scripts/bench-layers`: our own bare loop, on the engine that the server lends it, and what each layer adds. The bare loop gets requests",
         "as long as each arm's, when the arm got its own; and, in a closed loop, the next one in the very step in which an answer ends: a client has to hear of that first, and waits for",
         "a step then, one of the 48 that an answer takes here. The goal is judged by the first, by the second where the first was not measured. After the blocks",
-        "come short turns of OpenAI's SSE and of the bare loop at its arrivals, two requests a client: a machine whose speed moves within minutes parts these by less.",
+        "come short turns of OpenAI's SSE and of the bare loop at its arrivals, two requests a client, where the second number says how many. The bare loop may take other steps for the same tokens.",
     ]  # fmt: skip
     head = ["", "| clients | arm | blocks, turns | tokens/s | of bare, same arrivals | of bare, closed loop |", "|---|---|---|---|---|---|"]
     lines += head if told["rows"] else ["On the slice: not kept."]
