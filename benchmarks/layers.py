@@ -5,13 +5,10 @@
 
 A bare loop and a server use the same engine in one process, in turn. Blocks go through the arms in turn and back (ABBA), so that a neighbour on
 the machine hits all of them; ratios are of one block. `--more` blocks follow of the bare loop and OpenAI's SSE alone, which has promises to keep.
-A machine whose speed moves within a minute parts the turns of a block by more than layers cost, and blocks are few: `--turns` many short ones follow,
-of OpenAI's SSE and of the bare loop at its arrivals, for tokens a second. What differs then is not layers alone: the bare loop gets requests at the same
-times and not in the same steps, and may take fewer or more of them for the same tokens.
-
 Tokens a second and CPU time are of closed loops: each client asks again as soon as its answer ends. What an arm makes of the bare loop's tokens a
-second is seen right after it, on the bare loop, which gets requests as long at the very times when the arm got its own, of other words, whose beginnings are not
-computed yet; `closed` is the same over a bare loop of as many clients, which ask again within the step in which their answers end, as nobody can who has to hear of that. CPU time is that of
+second is told by a bare loop that is its shadow (shadow.py): it takes the very same steps, ten of each in turn, for a machine's speed
+moves within a minute by more than layers cost. `--turns` many runs of that kind follow the blocks, of OpenAI's SSE alone. `closed` is what it made of a bare
+loop of as many clients, in another run: they ask again within the step in which their answers end, as nobody can who has to hear of that. CPU time is that of
 the server's process, the bare loop's subtracted; with two lengths of answers it is parted into what a request costs and what each token of it adds.
 
 The time to the first token is of arrivals that are fixed in advance (Poisson, as many a second as the bare closed loop answered), the same for an
@@ -39,13 +36,13 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).parent))
 
 from layers_children import folder_of
+from shadow import FIRST_WORD, LAST_WORD
 from streams import Asked, Request, over_grpc, over_http
 
 from pilothouse.chat.tokenizer import Tokenizer
 
 ARMS = ("bare loop", "+ text", "+ OpenAI SSE", "+ V2 REST stream", "+ gRPC stream")
 PROMISED = (ARMS[0], ARMS[2])
-FIRST_WORD, LAST_WORD = 300, 2000  # ids between are whole words in every model used here
 OTHERS = 50_000_000  # to a seed: texts as long, but new ones. What the arm asked lies computed in the engine, whose prefixes the bare loop shares
 LEAST_ARRIVALS = 24
 LEAST_REQUESTS = 12  # of the shortest answers, whatever few clients: seconds of nothing else, where an engine computes
@@ -101,7 +98,7 @@ def busy() -> float:
 
 
 def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int, arrivals: list[float] | None = None) -> dict[str, Any]:
-    """One measurement of one arm, in a closed loop of so many clients, or at fixed arrivals. `sent`: when each request came, in seconds."""
+    """One measurement of one arm, in a closed loop of so many clients, or at fixed arrivals."""
     command = {"requests": asks, "clients": clients, "arrivals": arrivals}
     ours, all_of, began = time.process_time(), busy(), time.perf_counter()
     sent = began
@@ -119,7 +116,6 @@ def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int
     client = time.process_time() - ours
     others = max(0.0, busy() - all_of - told["cpu"] - client)
     return {
-        "sent": [max(0.0, at - sent) for at, _ in sorted(told["times"])],
         "tokens_per_second": tokens / told["seconds"],
         "requests_per_second": len(asks) / told["seconds"],
         "ttft_p50_ms": median_ms(told["times"]),
@@ -143,7 +139,7 @@ def median_ms(times: list[tuple[float, float]]) -> float:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Every arm, at every number of clients, in every block."""
     tokenizer = Tokenizer.from_folder(folder_of(args.model))
-    served = Child(args.model, args.rows or max(args.clients) * (2 if args.arrivals else 1))
+    served = Child(args.model, args.rows or 2 * max(args.clients))
     found, rates = [], dict[int, float]()
     try:
         asked = Asked(served.greeting["model"])
@@ -161,10 +157,9 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                             count = clients  # nothing is read from it
                         asks = requests(tokenizer, count, args.words, tokens, seed + tokens * 100_000, block)
                         of_length = run(arm, served, asked, asks, clients)
-                        sent = of_length.pop("sent")
-                        if args.replay and arm != ARMS[0] and block >= 0 and tokens == args.tokens[0]:
+                        if args.shadow and arm != ARMS[0] and block >= 0 and tokens == args.tokens[0]:
                             others = requests(tokenizer, count, args.words, tokens, seed + tokens * 100_000 + OTHERS, block)
-                            told["replayed"] = replayed(of_length, served, asked, others, clients, sent)
+                            told["shadowed"] = shadowed(arm, served, asked, others, clients)
                         told |= {name: value for name, value in of_length.items() if name not in told}  # the first length's
                         told.setdefault("cpu_us_per_token_of", {})[tokens] = of_length["cpu_us_per_token"]
                     rates.setdefault(clients, told["requests_per_second"])
@@ -176,26 +171,28 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                 print(f"block {block + 1} of {blocks}", file=sys.stderr, flush=True)
         for turn in range(args.turns):
             for clients in args.clients:
-                of_bare = one_turn(turn, served, asked, args, tokenizer, clients)
-                found.append({"turn": turn, "clients": clients, "arm": PROMISED[1], "replayed": of_bare})
+                count, seed = max(LEAST_REQUESTS, OF_A_TURN * clients), (turn + 1) * TURNS + clients * 10
+                asks = requests(tokenizer, count, args.words, args.tokens[0], seed, turn)
+                told = {
+                    "turn": turn,
+                    "clients": clients,
+                    "arm": PROMISED[1],
+                    "shadowed": shadowed(PROMISED[1], served, asked, asks, clients),
+                }
+                found.append(told)
             print(f"turn {turn + 1} of {args.turns}", file=sys.stderr, flush=True)
     finally:
         served.end()
     return found
 
 
-def one_turn(turn: int, served: Child, asked: Asked, args: argparse.Namespace, tokenizer: Tokenizer, clients: int) -> float:
-    """What OpenAI's SSE made of the bare loop's tokens a second, in some seconds of each."""
-    count, seed = max(LEAST_REQUESTS, OF_A_TURN * clients), (turn + 1) * TURNS + clients * 10
-    mine, others = (requests(tokenizer, count, args.words, args.tokens[0], texts, turn) for texts in (seed, seed + OTHERS))
-    of_turn = run(PROMISED[1], served, asked, mine, clients)
-    return replayed(of_turn, served, asked, others, clients, of_turn["sent"])
-
-
-def replayed(of_arm: dict[str, Any], served: Child, asked: Asked, others: list[Request], clients: int, sent: list[float]) -> float:
-    """An arm's tokens a second over those of the bare loop, which gets the `others` at the times when the arm got its own."""
-    bare = run(ARMS[0], served, asked, others, clients, sent)
-    return float(of_arm["tokens_per_second"] / bare["tokens_per_second"])
+def shadowed(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int) -> dict[str, float]:
+    """An arm with the bare loop as its shadow: `of_bare` is its tokens a second over the shadow's; milliseconds `between` two steps' computing, in each."""
+    served.ask({"shadow": clients})
+    run(arm, served, asked, asks, clients)
+    told = served.ask("shadow ends")
+    between = {loop: (told[loop] - told[f"{loop}_computing"]) / told["steps"] * 1000 for loop in ("served", "bare")}
+    return {"of_bare": told["bare"] / told["served"], "steps": told["steps"], **{f"{loop}_between_ms": ms for loop, ms in between.items()}}
 
 
 def over_bare(
@@ -234,8 +231,8 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "client_cpu_share": spread([one["client_cpu_share"] for one, _ in mine]),
                 "others_cpu_share": spread([one["others_cpu_share"] for one, _ in mine]),
             }
-            if "replayed" in mine[0][0]:
-                row["replayed"] = spread([one["replayed"] for one in all_of])
+            if "shadowed" in mine[0][0]:
+                row["shadowed"] = spread([one["shadowed"]["of_bare"] for one in all_of])
             if "ttft_over_bare_ms" in mine[0][0]:
                 row["ttft_over_bare_ms"] = spread([one["ttft_over_bare_ms"] for one, _ in mine])
             if len(mine[0][0]["cpu_us_per_token_of"]) > 1:
@@ -254,7 +251,7 @@ def parted(over: dict[int, float], bare: dict[int, float]) -> tuple[float, float
 
 
 COLUMNS = (
-    ("replayed", "of bare", "{:.3f}"),
+    ("shadowed", "of bare", "{:.3f}"),
     ("of_bare", "of bare, closed", "{:.3f}"),
     ("ttft_over_bare_ms", "TTFT over bare, ms", "{:+.1f}"),
     ("cpu_us_over_bare", "CPU us/token", "{:.0f}"),
@@ -289,9 +286,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=4, help="of each client in each measurement")
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--more", type=int, default=0, help="blocks, of OpenAI's SSE alone")
-    parser.add_argument("--turns", type=int, default=0, help="short turns of OpenAI's SSE and the bare loop, for tokens a second")
+    parser.add_argument("--turns", type=int, default=0, help="short runs of OpenAI's SSE with its shadow, for tokens a second")
     parser.add_argument(
-        "--no-replay", dest="replay", action="store_false", help="no tokens a second of the bare loop at the arms' own arrivals"
+        "--no-shadow", dest="shadow", action="store_false", help="no tokens a second of the bare loop in the arms' own steps"
     )
     parser.add_argument("--no-arrivals", dest="arrivals", action="store_false", help="no fixed arrivals, and no time to the first token")
     parser.add_argument("--json", type=Path, help="write everything there")

@@ -6,9 +6,11 @@ python layers_children.py MODEL
 
 import asyncio
 import json
+import os
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from shadow import Shadow
 from streams import Request, send
 
 from pilothouse import settings as settings_room
@@ -76,6 +79,7 @@ class Bare:
             sharing=engine.capabilities.prefix_cache,
             stages=engine.stages,
         )
+        self.shadow = Shadow(driver, self.bench, self.limits)
 
     def run(self, requests: list[Request], clients: int, arrivals: list[float] | None = None) -> dict[str, Any]:
         """Each of `clients` has its next request answered as soon as the last one is; or every one comes in its second of `arrivals`."""
@@ -177,12 +181,24 @@ def serve(model: str, settings: Settings) -> int:
                 command = json.loads(line)
                 if command == "cpu":
                     say(time.process_time())
+                elif command == "shadow ends":
+                    say(bare.shadow.end())
+                elif "shadow" in command:
+                    bare.shadow.begin(command["shadow"])
+                    say({})
                 elif command.pop("bare", False):
                     say(bare.run(**command))
                 else:
                     say(asyncio.run_coroutine_threadsafe(text.run(**command), loop).result())
 
-        threading.Thread(target=obey, daemon=True).start()
+        def obey_or_end() -> None:
+            try:
+                obey()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)  # somebody waits for a line
+
+        threading.Thread(target=obey_or_end, daemon=True).start()
 
     return serving.serve(settings, future, on_ready=ready)
 

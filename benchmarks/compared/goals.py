@@ -67,11 +67,13 @@ def _single(values: Sequence[float]) -> Range | None:
     return spread(list(values)) if values else None
 
 
-def _layer(kind: str, metric: str, worst: Callable[[Sequence[float]], float], elder: str = "") -> Callable[[Found, Parts], Range | None]:
-    """OpenAI's SSE over the bare loop, at the number of clients whose median `worst` chooses, of those that grow; `elder` where that is all there is."""
+def _layer(kind: str, metric: str, worst: Callable[[Sequence[float]], float], *elder: str) -> Callable[[Found, Parts], Range | None]:
+    """OpenAI's SSE over the bare loop, at the number of clients whose median `worst` chooses, of those that grow; the first of `elder` that
+    there is where it was not measured."""
 
     def read(found: Found, parts: Parts) -> Range | None:
-        rows = [row.get(metric) or row[elder] for row in parts.get("S7", {}).get(kind, ()) if row["arm"] == "+ OpenAI SSE"]
+        told = [row for row in parts.get("S7", {}).get(kind, ()) if row["arm"] == "+ OpenAI SSE"]
+        rows = [next(row[one] for one in (metric, *elder) if one in row) for row in told]
         if not rows:
             return None
         row: Numbers = next(row for row in rows if row["median"] == worst([one["median"] for one in rows]))
@@ -115,7 +117,7 @@ GOALS = (
     Goal("G1", "tokens/s at 16 clients over the serial Generator", 2.5, _beside("S2", FULL, RATE, "og.Generator"), needs="int8"),
     Goal("G2", "TTFT p50 at 16 clients over og.Engine's", 0.2, _beside("S2", FULL, "ttft_p50", "og.Engine"), at_least=False),
     Goal("G2", "TTFT p50 at half the load over og.Engine's", 1 / 3, _beside("S3", "50%", "ttft_p50", "og.Engine"), at_least=False),
-    Goal("G3", "tokens/s of OpenAI's SSE over the bare loop, at its worst number of clients", 0.98, _layer("rows", "replayed", min, "of_bare")),
+    Goal("G3", "tokens/s of OpenAI's SSE over the bare loop, at its worst number of clients", 0.98, _layer("rows", "shadowed", min, "replayed", "of_bare")),
     Goal("G3", "TTFT p50 of OpenAI's SSE over the bare loop, ms, at its worst", 2.0, _layer("fixed", "ttft_over_bare_ms", max), at_least=False),
     Goal("G3", "CPU of a streamed token of OpenAI's SSE over the bare loop's, us, at 32 clients", 30.0, _layer("fixed", "cpu_us_of_a_token", _last), at_least=False),
     Goal("G4", "tokens/s at 16 clients over mlflow models serve as it comes", 3.0, _beside("S2", FULL, RATE, "mlflow stock")),

@@ -9,6 +9,21 @@ from results import spread
 Told = dict[str, Any]
 
 BARE = "bare loop"
+OF_BARE = {
+    "shadowed": (
+        "of bare, same steps",
+        "the bare loop is the arm's shadow (benchmarks/shadow.py), and takes the very same steps, ten of each in turn",
+    ),
+    "replayed": (
+        "of bare, same arrivals",
+        "the bare loop got requests as long at the same times, in a run after the arm's; it may take other steps",
+    ),
+    "of_bare": (
+        "of bare, closed loop",
+        "in another run, and the next request came in the very step in which an answer ended: a client has to hear of that first, and "
+        "waits for a step then, one of the 48 that an answer takes here",
+    ),
+}
 
 
 def _range(told: Told, form: str = "{:.3g}") -> str:
@@ -20,15 +35,17 @@ def _range(told: Told, form: str = "{:.3g}") -> str:
 
 def layers(told: Told) -> list[str]:
     lines = [
-        "`scripts/bench-layers`: our own bare loop, on the engine that the server lends it, and what each layer adds. The bare loop gets requests",
-        "as long as each arm's, when the arm got its own; and, in a closed loop, the next one in the very step in which an answer ends: a client has to hear of that first, and waits for",
-        "a step then, one of the 48 that an answer takes here. The goal is judged by the first, by the second where the first was not measured. After the blocks",
-        "come short turns of OpenAI's SSE and of the bare loop at its arrivals, two requests a client, where the second number says how many. The bare loop may take other steps for the same tokens.",
+        "`scripts/bench-layers`: our own bare loop, on the engine that the server lends it, and what each layer adds. Of its tokens a second:",
+        *(f"- {title}: {meaning}" for metric, (title, meaning) in OF_BARE.items() if any(metric in row for row in told["rows"])), "",
+        "The goal is judged by the first that was measured. Where a second number of blocks stands, so many short runs of OpenAI's SSE with its shadow",
+        "came after the blocks.",
     ]  # fmt: skip
-    head = ["", "| clients | arm | blocks, turns | tokens/s | of bare, same arrivals | of bare, closed loop |", "|---|---|---|---|---|---|"]
+    told_of = [metric for metric in OF_BARE if any(metric in row for row in told["rows"])]
+    titles = "".join(f" {OF_BARE[metric][0]} |" for metric in told_of)
+    head = ["", f"| clients | arm | blocks, runs | tokens/s |{titles}", "|---|---|---|---|" + "---|" * len(told_of)]
     lines += head if told["rows"] else ["On the slice: not kept."]
     for row in told["rows"]:  # those of before had two blocks, and did not say so
-        cells = [_range(row[metric]) if metric in row and row["arm"] != BARE else "" for metric in ("replayed", "of_bare")]
+        cells = [_range(row[metric]) if metric in row and row["arm"] != BARE else "" for metric in told_of]
         lines.append(
             f"| {row['clients']} | {row['arm']} | {row.get('blocks', 2)}, {row.get('turns', 0)} | {row['tokens_per_second']['median']:.1f} | {' | '.join(cells)} |"
         )

@@ -48,7 +48,7 @@ def layers(full: bool) -> Told:
     blocks, more, turns = ("5", "10", "20") if full else ("2", "3", "10")
     shape = ("--clients", "1", "8", "32", "--blocks", blocks, "--tokens", "48")
     sliced = _child("layers.py", "--model", str(makers.model("onnx")), *shape, "--turns", turns, "--requests", "3", "--no-arrivals")
-    fixed = _child("layers.py", "--model", f"scripted:{STEP_MS}", *shape, LONG, "--more", more, "--requests", "8", "--no-replay")
+    fixed = _child("layers.py", "--model", f"scripted:{STEP_MS}", *shape, LONG, "--more", more, "--requests", "8", "--no-shadow")
     return {"rows": sliced["rows"], "fixed": fixed["rows"], "long": LONG}
 
 
