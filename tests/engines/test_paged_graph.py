@@ -8,7 +8,7 @@ import onnx
 import openvino as ov
 import pytest
 
-from pilothouse.engines import paged_graph, paged_stages
+from pilothouse.engines import paged_graph
 from pilothouse.engines.base import Stages, Work
 from pilothouse.engines.paged import PagedStep
 from pilothouse.engines.refusals import GraphRefused
@@ -61,7 +61,7 @@ def test_stages_are_halves_of_layers_or_as_many_of_them_as_keep_to_the_most(
     monkeypatch: pytest.MonkeyPatch, most: int, stages: int, attending: set[int]
 ) -> None:
     """Each stage has as many halves as the others; attention is fed by stage."""
-    monkeypatch.setattr(paged_stages, "MOST", most)
+    monkeypatch.setattr("pilothouse.engines.stages.MOST", most)
     graph = paged_graph.read(pocket.FOLDER / "model.onnx", 256)
     fed = {int(name.partition("/")[2] or 0) for name in (x.get_any_name() for x in graph.model.inputs) if name.startswith("past_lens")}
 

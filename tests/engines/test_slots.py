@@ -1,6 +1,8 @@
 """What is the slots engine's own: which graphs it takes, where rows lie, and that memory comes back."""
 
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from pilothouse.engines.base import Work
+from pilothouse.engines import slots_graph, slots_stages
+from pilothouse.engines.base import Stages, Work
 from pilothouse.engines.blocks import BLOCK
 from pilothouse.engines.refusals import GraphRefused
 from pilothouse.engines.slots import SlotsStep
@@ -34,11 +37,13 @@ def test_exports_of_each_kind_compute_what_the_generator_computes(kind: str) -> 
     """Same logits as onnxruntime-genai on the same file, whole and in chunks; here both run the same kernels."""
     folder = tiny(kind)
     engine = slots(folder)
+    assert engine.stages == 2
     for length in (5, 40):
         prompt = RANDOM[:length]
         chosen, expected = generator_logits(folder, prompt, 16)
         for chunk in (1000, 7):
             assert_close(forced_logits(engine, prompt, chosen, chunk=chunk), expected, 0.01)
+        assert_close(forced_logits(engine, prompt, chosen, chunk=19, resting=True), expected, 0.01)
     engine.close()
 
 
@@ -173,6 +178,58 @@ def test_a_piece_of_a_prompt_goes_with_the_rows_that_answer(monkeypatch: pytest.
     assert runs == [1, 3]
     engine.close()
     apart.close()
+
+
+def test_a_piece_that_rests_moves_with_its_row() -> None:
+    """Rows that answer lie side by side: whose slot lies between them is moved with the keys and values that its piece has so far."""
+    engine, prompt, found = slots(rows=3, prefix_cache=False), RANDOM[:40], []
+    for between in (False, True):
+        others = (0, 2) if between else (0, 1)
+        mine = 1 if between else 2
+        for row in sorted((*others, mine)):
+            engine.admit(row, prompt if row == mine else RANDOM[50 + others.index(row) :][:30], "")
+        for at, row in enumerate(others):
+            engine.step([Work(row, RANDOM[50 + at :][:30], 1)])
+        slot = engine._rows[mine].slot
+        engine.step([Work(mine, prompt[:20], 0)])
+        for begin in range(engine.stages):
+            stages = Stages(begin, begin + 1, engine.stages)
+            assert all(engine.extend(row, 1) for row in others)
+            beside = [Work(row, [9], 1) for row in (others if begin else others[:1])]  # the first stage before any move
+            logits = engine.step([*beside, Work(mine, prompt[20:], int(stages.last), stages)]).copy()
+        assert (engine._rows[mine].slot != slot) == between
+        found.append(logits[-1])
+        for row in (*others, mine):
+            engine.withdraw(row)
+    engine.close()
+    assert found[0].tobytes() == found[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("most", "halves", "stages", "attending"), [(1, 1, 1, {0}), (16, 2, 2, {0, 1}), (2, 1, 2, {0, 1}), (16, 1, 4, {0, 2})]
+)
+def test_stages_are_layers_or_as_many_halves_of_them_as_keep_to_the_most(
+    monkeypatch: pytest.MonkeyPatch, most: int, halves: int, stages: int, attending: set[int]
+) -> None:
+    """As in the paged engine, in the file's own form: each sum fused with the norm behind it."""
+    monkeypatch.setattr("pilothouse.engines.stages.MOST", most)
+    monkeypatch.setattr(slots_stages, "HALVES", halves)
+    graph = slots_graph.read(pocket.FOLDER)
+    assert len(graph.pieces) == stages
+    assert {stage for stage, piece in enumerate(graph.pieces) if piece.past} == attending
+    assert sum(len(piece.past) for piece in graph.pieces) == len(graph.rows.past)
+
+
+def test_nothing_rests_where_the_width_between_layers_is_not_said(tmp_path: Path) -> None:
+    """There is one stage then, and everything else is as it was."""
+    shutil.copytree(pocket.FOLDER, tmp_path / "model")
+    config = json.loads((tmp_path / "model/genai_config.json").read_text())
+    del config["model"]["decoder"]["hidden_size"]
+    (tmp_path / "model/genai_config.json").write_text(json.dumps(config))
+    engines = slots(), slots(tmp_path / "model")
+    assert [engine.stages for engine in engines] == [2, 1]
+    staged, whole = (forced_logits(engine, RANDOM[:40], RANDOM[40:50]) for engine in engines)
+    assert staged.tobytes() == whole.tobytes()
 
 
 def test_a_run_may_be_longer_than_the_context() -> None:

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 
-from pilothouse.engines.base import Work
+from pilothouse.engines.base import Logits, Stages, Work
 from pilothouse.engines.blocks import BLOCK
 from pilothouse.engines.paged import PagedStep
 from pilothouse.engines.refusals import GraphRefused
@@ -269,3 +269,78 @@ def test_the_engine_says_what_it_is(engine: Step) -> None:
         "slots": f"onnxruntime {onnxruntime.__version__} CPU",
     }[engine.name]  # fmt: skip
     assert f"rows=0/{ROWS}" in repr(engine)
+
+
+@pytest.mark.parametrize(("company", "pieces", "advance"), [(0, 60, 1), (0, 25, 2), (1, 25, 1), (2, 7, 3), (2, 20, 1)])
+def test_a_piece_that_rests_between_stages_has_the_bits_of_the_whole(make: Make, company: int, pieces: int, advance: int) -> None:
+    """Who else is served decides whether a prompt rests: its logits, those of its answer and those of the others are what they are without."""
+    engine = make(prefix_cache=False)
+    engine.warm_up()
+    prompt = [100 + place * 7 % 1500 for place in range(60)]
+
+    def answer(resting: bool) -> tuple[Logits, list[Logits]]:
+        beside: list[Logits] = []
+        tokens = iter(range(300, 400))
+        for row in range(company):
+            engine.admit(row, [5 + row, 9, 11], "")
+            engine.step([Work(row, [5 + row, 9, 11], 1)])
+
+        def step(*mine: Work) -> Logits:
+            assert all(engine.extend(row, 1) for row in range(company))
+            token = next(tokens)
+            logits = engine.step([*(Work(row, [token], 1) for row in range(company)), *mine]).copy()
+            beside.append(logits[:company])
+            return logits[company:]
+
+        engine.admit(3, prompt, "")
+        found = []
+        for at in range(0, len(prompt), pieces):
+            part = prompt[at : at + pieces]
+            for begin in range(0, engine.stages, advance) if resting else ():
+                stages = Stages(begin, min(begin + advance, engine.stages), engine.stages)
+                found.append(step(Work(3, part, int(stages.last), stages)))
+            if not resting:
+                found.append(step(Work(3, part, 1)))
+        for token in range(500, 510):
+            assert engine.extend(3, 1)
+            found.append(step(Work(3, [token], 1)))
+        for row in (*range(company), 3):
+            engine.withdraw(row)
+        return np.concatenate(found), beside
+
+    (flat, _), (rested, with_it) = answer(resting=False), answer(resting=True)
+    alone = [engine.admit(row, [5 + row, 9, 11], "") for row in range(company)]
+    for row in range(company):
+        engine.step([Work(row, [5 + row, 9, 11], 1)])
+    without = []
+    for token in range(300, 300 + len(with_it)):
+        assert all(engine.extend(row, 1) for row in range(company))
+        without.append(
+            engine.step([Work(row, [token], 1) for row in range(company)]).copy() if company else np.empty((0, 2048), np.float32)
+        )
+    engine.close()
+
+    assert alone == [0] * company
+    assert np.array_equal(flat, rested)
+    assert all(np.array_equal(a, b) for a, b in zip(with_it, without, strict=True))
+
+
+def test_a_row_may_leave_while_its_piece_rests(make: Make) -> None:
+    """Nothing of it is left: its blocks are free, nobody finds what was not computed to the end, and the next piece begins at the first stage."""
+    engine = make()
+    prompt = list(range(100, 100 + 2 * BLOCK))
+    engine.admit(0, prompt, "")
+    last = engine.stages - 1
+    engine.step([Work(0, prompt, 0, Stages(0, last, engine.stages))])
+    assert engine.admit(1, prompt, "") == 0
+    engine.withdraw(1)
+    engine.withdraw(0)
+    assert engine.usage() == 0
+
+    engine.admit(0, prompt, "")
+    with pytest.raises(ValueError, match=f"64 tokens do not rest before stage {last}"):
+        engine.step([Work(0, prompt, 1, Stages(last, engine.stages, engine.stages))])
+    engine.step([Work(0, prompt, 0, Stages(0, 1, engine.stages))])
+    engine.step([Work(0, prompt, 1, Stages(1, engine.stages, engine.stages))])
+    assert engine.admit(1, prompt, "") == BLOCK
+    engine.close()

@@ -13,8 +13,8 @@ import numpy as np
 import openvino as ov
 import openvino.opset15 as ops
 
-LEAST = 3  # places: with fewer a piece would be small, and nearly all it costs in one stage
-MOST = 16  # stages: each costs some copies of small tensors a step
+from pilothouse.engines import stages
+
 ATTENTION = "GroupQueryAttention"
 CARRIED = "carried"  # input: the rows of the piece, as they were taken out, [rows, 1, hidden]
 COMING = "coming"  # input of each stage: its rows, out of those of the stage before and, behind them, the carried ones
@@ -142,12 +142,7 @@ def _cuts(logits: Any, order: Sequence[Any]) -> tuple[list[Any], dict[str, int]]
                 readers[name, output.get_index()] = count
         if behind and [key[0] for key in readers] == [name] and _is_sum(node):
             places.append(node)
-    last = max(behind.values(), default=0)
-    places = places[: last + 1]  # behind the last attention's own half there is only the head
-    if len(places) < LEAST:
-        places = []
-    every = -(-(len(places) + 1) // MOST)
-    return places[every - 1 :: every], {name: count // every for name, count in behind.items()}
+    return stages.choose(places, behind)
 
 
 def _sources(node: Any) -> list[Any]:

@@ -11,20 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pilothouse.engines import prefix, slots_graph
-from pilothouse.engines.base import Capabilities, Logits, Work
+from pilothouse.engines.base import Capabilities, Logits, Stages, Work
 from pilothouse.engines.blocks import BLOCK
 from pilothouse.engines.refusals import GraphRefused
+from pilothouse.engines.slots_kernels import KERNELS, Hidden, Kernels, Piece, Rows
 from pilothouse.engines.slots_memory import PrefixStore, SlotMemory
 
 STEP_TOKENS = 128  # more a step is hardly faster, and everyone waits for a step
 STORE_SHARE = 4  # of the memory, for prefixes: one part in so many
-
-_SHORT = np.ones((1, 1), np.int64)  # a mask is asked for, and read where a long-rope model chooses its tables: always the short ones
-_FIRST, _LONE = np.zeros((1, 1, 2), np.int64), np.ones(1, np.int32)  # the first token of the run, as a row that has no other
 
 
 @dataclass(slots=True)
@@ -36,6 +33,16 @@ class _Row:
     reserved: int  # tokens it has room for
     saved: int  # blocks that were offered to the store
     last: int = 0  # tokens of the last step: only they can be rolled back
+
+
+@dataclass(frozen=True, slots=True)
+class _Resting:
+    """A piece of a prompt between two stages."""
+
+    row: int
+    tokens: int
+    stage: int
+    hidden: Hidden
 
 
 @dataclass(slots=True)
@@ -54,7 +61,6 @@ class SlotsStep:
     name = "slots"
     device = "cpu"
     turn: int | None = None  # its rows end at the original window
-    stages = 1
 
     def __init__(
         self,
@@ -71,22 +77,8 @@ class SlotsStep:
     ) -> None:
         started = time.perf_counter()
         graph = slots_graph.read(folder, file)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are not ours alone
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-        options.log_severity_level = 4  # what goes wrong is raised
-        try:
-            session = ort.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has a dozen of its own, without a common one
-            raise GraphRefused("slots", f"onnxruntime can't load it ({type(error).__name__})") from error
-        odd = {x.type for x in (*session.get_inputs(), *session.get_outputs())} - {"tensor(float)", "tensor(int64)", "tensor(int32)"}
-        if odd:
-            raise GraphRefused("slots", f"it computes in {min(odd)}: a build for other hardware")
-
-        self._session, self._vocabulary, self._positions, self._original = session, graph.vocabulary, graph.positions, graph.original
-        self._rows_part, self._piece_part = graph.rows, graph.piece
+        self._kernels = Kernels(folder, graph, threads)
+        self._vocabulary, self._layers, self._original, self.stages = graph.vocabulary, graph.layers, graph.original, self._kernels.stages
         context = min(context, graph.original or context)  # beyond, all rows of a batch would have to use the long tables
         token = 2 * graph.layers * graph.kv_heads * graph.head_size * 4
         store = kv_memory_bytes // STORE_SHARE if prefix_cache else 0
@@ -97,7 +89,7 @@ class SlotsStep:
                 "slots", f"one token of keys and values is {token} bytes, its memory is {kv_memory_bytes}: raise kv_memory_bytes"
             )
         self._memory = SlotMemory(slots=rows, buffers=2 * graph.layers, heads=graph.kv_heads, context=self.context, size=graph.head_size)
-        self._nobody = np.zeros((1, graph.kv_heads, 1, graph.head_size), np.float32)
+        self._kernels.hold(self._memory)
         self._store = PrefixStore(self._memory, store) if prefix_cache else None
         self.rows = rows
         self.tokens_per_step = step_tokens or max(STEP_TOKENS, 2 * rows)
@@ -107,7 +99,7 @@ class SlotsStep:
         self._rows: dict[int, _Row] = {}
         self._at: list[int | None] = [None] * rows  # whose each slot is
         self._text: NDArray[np.int64] = np.empty((rows, self.context), np.int64)  # by row
-        self._counting = np.arange(self._memory.shape[1], dtype=np.int64)
+        self._resting: _Resting | None = None
         self._logits: Logits = np.empty((rows, self._vocabulary), np.float32)
         self._threads, self._load_seconds = threads, time.perf_counter() - started
 
@@ -154,6 +146,10 @@ class SlotsStep:
         for item in work:
             if not self.extend(item.row, len(item.tokens)):
                 raise ValueError(f"row {item.row} has no room for {len(item.tokens)} tokens: extend it first")
+            if item.stages is None:
+                self._wake(item.row)
+            elif item.stages.begin not in (0, self._rests_at(item)):
+                raise ValueError(f"row {item.row}: {len(item.tokens)} tokens do not rest before stage {item.stages.begin}")
         total = sum(item.wanted for item in work)
         if total > len(self._logits):
             self._logits = np.empty((total, self._vocabulary), np.float32)
@@ -164,63 +160,66 @@ class SlotsStep:
             state = self._rows[item.row]
             (batch if len(item.tokens) == item.wanted == 1 and state.length else pieces).append(_Placed(at, item, state))
             at += item.wanted
-        for piece in pieces[1:]:
+        for piece in pieces[:-1]:  # the last is the one that may rest
             self._run([], piece)
         if work:
-            self._run(batch, pieces[0] if pieces else None)
+            self._run(batch, pieces[-1] if pieces else None)
         return self._logits[:total]
 
+    def _rests_at(self, item: Work) -> int:
+        """The stage before which the item's tokens rest, 0 where they don't."""
+        resting = self._resting
+        same = resting is not None and (resting.row, resting.tokens) == (item.row, len(item.tokens))
+        return resting.stage if resting is not None and same else 0
+
+    def _wake(self, row: int) -> None:
+        """Nothing of this row rests any more: it has come another way."""
+        if self._resting is not None and self._resting.row == row:
+            self._resting = None
+
     def _run(self, batch: list[_Placed], piece: _Placed | None) -> None:
-        """One call of the kernels: for one token each of `batch`, and for `piece`."""
+        """One run of the kernels: for one token each of `batch`, and for `piece`."""
         first = self._gather([item.work.row for item in batch]) if batch else 0
         batch = sorted(batch, key=lambda item: item.state.slot)
-        items = batch if piece is None else [*batch, piece]
-        ids = np.array([[token for item in items for token in item.work.tokens]], np.int64)
-        ends = np.array([item.state.length + len(item.work.tokens) for item in items], np.int32)
-        rows, flat = len(batch), np.arange(ids.shape[1], dtype=np.int64)
-        places, asked = [item.place for item in batch], flat[:rows]
+        places = [item.place for item in batch]
         if piece is not None:
             places += range(piece.place, piece.place + piece.work.wanted)
-            asked = np.append(asked, flat[len(flat) - piece.work.wanted :])
         begin = min(places, default=0)
         together = max(places, default=-1) - begin == len(places) - 1  # else logits of others lie between theirs
-        order = np.argsort(places)
+        order = np.argsort(places).astype(np.int64, copy=False)
         out = self._logits[begin : begin + len(places)] if together else np.empty((len(places), self._vocabulary), np.float32)
-
-        binding = self._session.io_binding()
-        binding.bind_cpu_input("input_ids", ids)
-        binding.bind_cpu_input("attention_mask", _SHORT)
-        if self._positions:
-            spans = [self._counting[item.state.length : item.state.length + len(item.work.tokens)] for item in items]
-            binding.bind_cpu_input("position_ids", np.concatenate(spans)[None])
-        binding.bind_cpu_input(slots_graph.WANTED, np.stack([np.zeros_like(asked), asked[order]], axis=1))
-        at = np.zeros((len(flat), 1, 2), np.int64)
-        at[:, 0, 1] = flat
-        self._part(binding, self._rows_part, first, at[:rows], ends[:rows])
-        self._part(binding, self._piece_part, piece.state.slot if piece is not None else 0, at[rows:].swapaxes(0, 1), ends[rows:])
-        binding.bind_cpu_input(slots_graph.KEPT, flat[None, :, None] + (0 if rows else 1))
-        binding.bind_output("logits", "cpu", 0, np.float32, out.shape, out.ctypes.data)
-        self._session.run_with_iobinding(binding)
+        rows = Rows([item.work.tokens[0] for item in batch], first, [item.state.length + 1 for item in batch])
+        left = self._kernels.run(rows, self._piece(piece) if piece is not None else None, order, out)
         if not together:
             self._logits[np.array(places)[order]] = out
-        for item, end in zip(items, ends.tolist(), strict=True):
-            self._text[item.work.row, item.state.length : end] = item.work.tokens
-            item.state.length, item.state.last = end, len(item.work.tokens)
-        if piece is not None and piece.state.length <= piece.state.prompt:
-            self._save(piece.work.row, piece.state.length)
+        for item in batch:
+            self._enter(item)
+        if piece is not None:
+            self._rest(piece, left)
 
-    def _part(self, binding: Any, part: slots_graph.Part, first: int, at: NDArray[np.int64], ends: NDArray[np.int32]) -> None:
-        """What one part's attention reads and writes: `ends` are the tokens its rows have then, in the slots from `first` on, in place."""
-        addresses: Sequence[int] = [address + first * self._memory.slot_bytes for address in self._memory.addresses]
-        shape: tuple[int, ...] = (len(ends), *self._memory.shape)
-        if not len(ends):  # the kernel can't do nothing: it does one token more, of a row that nobody has
-            at, ends, shape, addresses = _FIRST, _LONE, self._nobody.shape, [self._nobody.ctypes.data] * len(addresses)
-        binding.bind_cpu_input(part.at, at)
-        binding.bind_cpu_input(part.last, ends - 1)
-        binding.bind_cpu_input(part.longest, np.array(ends.max()))
-        for address, past, present in zip(addresses, part.past, part.present, strict=True):
-            binding.bind_input(past, "cpu", 0, np.float32, shape, address)
-            binding.bind_output(present, "cpu", 0, np.float32, shape, address)
+    def _piece(self, piece: _Placed) -> Piece:
+        work, state = piece.work, piece.state
+        stages = work.stages or Stages(0, self.stages, self.stages)
+        resting = self._resting.hidden if self._resting is not None and stages.begin else ()
+        return Piece(work.tokens, state.slot, state.length + len(work.tokens), work.wanted, stages, resting)
+
+    def _enter(self, item: _Placed) -> None:
+        """Its tokens are computed."""
+        state, end = item.state, item.state.length + len(item.work.tokens)
+        self._text[item.work.row, state.length : end] = item.work.tokens
+        state.length, state.last = end, len(item.work.tokens)
+
+    def _rest(self, piece: _Placed, left: Hidden) -> None:
+        """Keep what left the graph before its end; without any the piece is through."""
+        work, state = piece.work, piece.state
+        if left and work.stages is not None:
+            self._resting = _Resting(work.row, len(work.tokens), work.stages.end, left)
+            return
+        if work.stages is not None:
+            self._resting = None
+        self._enter(piece)
+        if state.length <= state.prompt:
+            self._save(work.row, state.length)
 
     def _gather(self, rows: list[int]) -> int:
         """Bring `rows` into neighbouring slots by the cheapest swaps; answers the first of them."""
@@ -237,13 +236,18 @@ class SlotsStep:
     def _cost(self, slots: set[int], first: int, count: int) -> int:
         """Tokens to copy until exactly `slots` lie from `first` on."""
         window = set(range(first, first + count))
-        return sum(self._rows[row].length for slot, row in enumerate(self._at) if row is not None and (slot in slots) != (slot in window))
+        return sum(self._held(row) for slot, row in enumerate(self._at) if row is not None and (slot in slots) != (slot in window))
+
+    def _held(self, row: int) -> int:
+        """Tokens whose keys and values lie in the row's slot, in some layers at least."""
+        resting = self._resting
+        return self._rows[row].length + (resting.tokens if resting is not None and resting.row == row else 0)
 
     def _swap(self, source: int, target: int) -> None:
         mover, other = self._at[source], self._at[target]
         assert mover is not None
-        back = self._rows[other].length if other is not None else 0
-        self._memory.move(source, target, self._rows[mover].length, back)
+        back = self._held(other) if other is not None else 0
+        self._memory.move(source, target, self._held(mover), back)
         self._at[source], self._at[target] = other, mover
         self._rows[mover].slot = target
         if other is not None:
@@ -263,6 +267,7 @@ class SlotsStep:
         """Free the row; its full blocks stay as prefixes until their memory is needed."""
         state = self._rows[row]
         self._save(row, state.length)
+        self._wake(row)
         del self._rows[row]
         self._reserved -= state.reserved
         self._at[state.slot] = None
@@ -296,7 +301,7 @@ class SlotsStep:
         """Facts for metadata and the log."""
         return {
             "engine": self.name,
-            "kernels": f"onnxruntime {ort.__version__} CPU",
+            "kernels": KERNELS,
             "compute": "int8 products of 4-bit weights as the file says",
             "kv_precision": "fp32",
             "kv_tokens": self._budget,
@@ -306,7 +311,8 @@ class SlotsStep:
             "rows": self.rows,
             "context_tokens": self.context,
             "step_tokens": self.tokens_per_step,
-            "layers": len(self._rows_part.past) // 2,
+            "stages": self.stages,
+            "layers": self._layers,
             "vocabulary": self._vocabulary,
             "graph_features": ["long rope, within its original window"] if self._original else [],
             "load_seconds": round(self._load_seconds, 3),
@@ -314,4 +320,4 @@ class SlotsStep:
 
     def close(self) -> None:
         """Free the kernels, the weights and the buffers."""
-        del self._session, self._memory, self._store, self._rows, self._logits
+        del self._kernels, self._memory, self._store, self._rows, self._logits, self._resting

@@ -1,73 +1,32 @@
 """The exported ONNX file as the slots engine runs it: one flat run of tokens, of which the first are one each of several rows and the others a
 piece of one row. Everything but attention treats tokens alike; each attention is made two, one for either part. The head computes the wanted
-positions only.
-
-The edit is done on the protobuf itself, with the few fields it touches declared here: the onnx package is 50 MB that nothing else at serve
-time needs. Fields that are not declared pass through untouched.
+positions only. The graph is a row of stages (`slots_stages`); the piece may go through some of them only.
 """
 
 import json
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
-
+from pilothouse.engines import onnx_parts, slots_stages
+from pilothouse.engines.onnx_parts import ATTENTION, INT32, INT64
 from pilothouse.engines.refusals import GraphRefused
 
 WANTED = "pilothouse.wanted"  # int64 [wanted, 2]: 0 and a position in the flat run
-KEPT = "pilothouse.kept"  # int64 [1, tokens, 1]: which of what both attentions answer, the rows' first, make the flat run again
-INT32, INT64 = 6, 7  # ONNX's numbers for them
-INT = 2  # and for an attribute that is a number
-ATTENTION = "GroupQueryAttention"
 PAST, LAST, LONGEST = slice(3, 5), 5, 6  # the attention's inputs, after three of queries, keys and values
 
-_STRING, _INT64, _INT32 = FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_INT64, FieldDescriptorProto.TYPE_INT32
-_ONE, _MANY = FieldDescriptorProto.LABEL_OPTIONAL, FieldDescriptorProto.LABEL_REPEATED
-# Numbers and names of ONNX's onnx.proto: message -> (field, number, one or many, type).
-_MESSAGES: dict[str, list[tuple[str, int, Any, Any]]] = {
-    "Model": [("graph", 7, _ONE, "Graph")],
-    "Graph": [
-        ("node", 1, _MANY, "Node"),
-        ("input", 11, _MANY, "Value"),
-        ("output", 12, _MANY, "Value"),
-        ("value_info", 13, _MANY, "Value"),
-    ],
-    "Node": [
-        ("input", 1, _MANY, _STRING),
-        ("output", 2, _MANY, _STRING),
-        ("name", 3, _ONE, _STRING),
-        ("op_type", 4, _ONE, _STRING),
-        ("attribute", 5, _MANY, "Attribute"),
-    ],
-    "Attribute": [
-        ("name", 1, _ONE, _STRING),
-        ("i", 3, _ONE, _INT64),
-        ("t", 5, _ONE, "Tensor"),
-        ("g", 6, _ONE, "Graph"),
-        ("type", 20, _ONE, _INT32),
-    ],
-    "Tensor": [("dims", 1, _MANY, _INT64)],
-    "Value": [("name", 1, _ONE, _STRING), ("type", 2, _ONE, "Type")],
-    "Type": [("tensor_type", 1, _ONE, "TensorType")],
-    "TensorType": [("elem_type", 1, _ONE, _INT32), ("shape", 2, _ONE, "Shape")],
-    "Shape": [("dim", 1, _MANY, "Dim")],
-    "Dim": [("dim_value", 1, _ONE, _INT64), ("dim_param", 2, _ONE, _STRING)],
-}
 _PRODUCTS = ("MatMul", "MatMulNBits", "Gemm")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The names of what one of the two attentions takes in every layer, and of its keys and values, in and out: key, value of each layer."""
+    """The names of what one of the two attentions takes in every layer (that of the piece: of one stage), and of its keys and values, in and out:
+    key, value of each layer."""
 
     name: str
-    past: list[str]
-    present: list[str]
+    past: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
 
     @property
     def at(self) -> str:
@@ -84,20 +43,28 @@ class Part:
         """int32 []: the most tokens that one of its rows has after the run."""
         return f"pilothouse.{self.name}.longest"
 
+    @property
+    def kept(self) -> str:
+        """Of a piece's part, int64 [1, tokens, 1]: which of what both attentions answer, the rows' first, make the flat run of the stage again."""
+        return f"pilothouse.{self.name}.kept"
+
 
 @dataclass(frozen=True, slots=True)
 class SlotsGraph:
     """`model` (a serialised ONNX model) takes input_ids [1, tokens] and what is named here, and answers logits [wanted, vocabulary].
 
-    `rows` have one token each, `piece` is of one row; neither attention takes none.
+    `rows` have one token each; the piece is of one row, with a part of its own in each stage, which has no layers where the stage has no
+    attention. Neither attention takes none.
     """
 
     model: bytes
     rows: Part
-    piece: Part
+    pieces: list[Part]
+    places: list[slots_stages.Place]  # between the stages
     layers: int
     kv_heads: int
     head_size: int
+    hidden: int  # width of what rests between stages; 0 where there is one stage
     vocabulary: int
     positions: bool  # position_ids is an input
     original: int | None  # tokens until which a long-rope model uses its short tables; None: one table
@@ -105,11 +72,10 @@ class SlotsGraph:
 
 def read(folder: Path, file: str = "model.onnx") -> SlotsGraph:
     """Read the exported model in `folder`. Raises `GraphRefused` with what slots can't hold."""
-    model = _message("Model")
     try:
-        model.ParseFromString((folder / file).read_bytes())
-    except DecodeError:
-        raise _refused(f"{file} is not an ONNX file") from None
+        model = onnx_parts.read(folder / file)
+    except ValueError as error:
+        raise _refused(str(error)) from None
     graph = model.graph
     attentions = [node for node in graph.node if node.op_type == ATTENTION]
     others = sorted({node.op_type for node in graph.node if "Attention" in node.op_type} - {ATTENTION})
@@ -121,18 +87,23 @@ def read(folder: Path, file: str = "model.onnx") -> SlotsGraph:
     unknown = names - {"input_ids", "attention_mask", "position_ids"} - {name for node in attentions for name in node.input[PAST]}
     if unknown:
         raise _refused(f"its input {min(unknown)} is not known here")
-    heads = {_attribute(node, "kv_num_heads") for node in attentions}
+    heads = {onnx_parts.number(node, "kv_num_heads") for node in attentions}
     if len(heads) != 1:
         raise _refused("its layers differ in the number of KV heads")
     vocabulary = _want_positions(graph)
-    rows, piece = _parted(graph)
+    head_size, hidden = _sizes(folder)
+    places, stages = slots_stages.find(graph) if hidden else ([], {})
+    rows, pieces = _parted(graph, len(places) + 1, stages)
+    slots_stages.part(graph, places)
     return SlotsGraph(
         model=model.SerializeToString(),
         rows=rows,
-        piece=piece,
+        pieces=pieces,
+        places=places,
         layers=len(attentions),
         kv_heads=heads.pop(),
-        head_size=_head_size(folder),
+        head_size=head_size,
+        hidden=hidden,
         vocabulary=vocabulary,
         positions="position_ids" in names,
         original=_original(graph),
@@ -143,36 +114,12 @@ def _refused(reason: str) -> GraphRefused:
     return GraphRefused("slots", reason)
 
 
-@cache
-def _pool() -> DescriptorPool:
-    file = FileDescriptorProto(name="pilothouse/onnx_parts.proto", package="pilothouse.onnx", syntax="proto2")
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field, number, label, kind in fields:
-            declared = message.field.add(name=field, number=number, label=label)
-            if isinstance(kind, str):
-                declared.type, declared.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".pilothouse.onnx.{kind}"
-            else:
-                declared.type = kind
-    pool = DescriptorPool()
-    pool.Add(file)
-    return pool
-
-
-def _message(name: str) -> Any:
-    return GetMessageClass(_pool().FindMessageTypeByName(f"pilothouse.onnx.{name}"))()
-
-
-def _attribute(node: Any, name: str) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == name), 0)
-
-
 def _carried(node: Any) -> None:
     """Raise `GraphRefused` unless slots can hold what this attention keeps."""
     inputs, outputs = list(node.input), list(node.output)
     if len(inputs) <= LONGEST or len(outputs) < 3 or not all((*inputs[PAST], *outputs[1:3])):
         raise _refused(f"{node.name} keeps no past that it could share")
-    if _attribute(node, "sliding_window_cache"):
+    if onnx_parts.number(node, "sliding_window_cache"):
         raise _refused(f"{node.name} keeps a window of its past only (windowed_kv_cache)")
     if any(inputs[9:11]):
         raise _refused(f"{node.name} is told positions or biases by token, which lie otherwise here")
@@ -180,9 +127,10 @@ def _carried(node: Any) -> None:
         raise _refused(f"{node.name} keeps quantised keys and values")
 
 
-def _parted(graph: Any) -> tuple[Part, Part]:
-    """Make two of every attention: one for the rows with one token each, which the kernel takes as a batch, and one for the piece."""
-    rows, piece = Part("rows", [], []), Part("piece", [], [])
+def _parted(graph: Any, count: int, stages: Mapping[str, int]) -> tuple[Part, list[Part]]:
+    """Make two of every attention: one for the rows with one token each, which the kernel takes as a batch, and one for the piece, in `count`
+    stages, of which `stages` has the attention's by the name of what it answers."""
+    rows, pieces = Part("rows"), [Part(f"piece/{stage}") for stage in range(count)]
     values = {value.name: value for value in (*graph.input, *graph.output)}
     nodes = list(graph.node)
     del graph.node[:]
@@ -190,29 +138,33 @@ def _parted(graph: Any) -> tuple[Part, Part]:
         if node.op_type != ATTENTION:
             graph.node.append(node)
             continue
+        piece = pieces[stages.get(node.output[0], 0)]
         answers = [_part_of(graph, node, part, values) for part in (rows, piece)]
         both = f"{node.output[0]}/both"
-        graph.node.extend([_node("Concat", answers, both, axis=0), _node("GatherND", [both, KEPT], node.output[0])])
+        graph.node.extend(
+            [onnx_parts.node("Concat", answers, both, axis=0), onnx_parts.node("GatherND", [both, piece.kept], node.output[0])]
+        )
         for declared, names in ((graph.input, node.input[PAST]), (graph.output, node.output[1:3])):
             for name in names:
                 declared.remove(values[name])
-    for part in (rows, piece):
-        _input(graph, part.at, INT64, 3)
-        _input(graph, part.last, INT32, 1)
-        _input(graph, part.longest, INT32, 0)
-    _input(graph, KEPT, INT64, 3)
-    return rows, piece
+    for part in (rows, *(piece for piece in pieces if piece.past)):
+        onnx_parts.declare(graph.input, part.at, INT64, 3)
+        onnx_parts.declare(graph.input, part.last, INT32, 1)
+        onnx_parts.declare(graph.input, part.longest, INT32, 0)
+        if part is not rows:
+            onnx_parts.declare(graph.input, part.kept, INT64, 3)
+    return rows, pieces
 
 
 def _part_of(graph: Any, node: Any, part: Part, values: dict[str, Any]) -> str:
     """Add one part's attention, with keys and values of its own; answers the name of what it answers, [tokens, width]."""
-    own = _message("Node")
+    own = onnx_parts.new("Node")
     own.CopyFrom(node)
     own.name = f"{node.name}/{part.name}"
     for place, name in enumerate(node.input[:3]):
         if name:
             own.input[place] = f"{name}/{part.name}"
-            graph.node.append(_node("GatherND", [name, part.at], own.input[place]))
+            graph.node.append(onnx_parts.node("GatherND", [name, part.at], own.input[place]))
     own.input[LAST], own.input[LONGEST] = part.last, part.longest
     own.output[0] = f"{node.output[0]}/{part.name}"
     for declared, names, places, told in (
@@ -225,26 +177,8 @@ def _part_of(graph: Any, node: Any, part: Part, values: dict[str, Any]) -> str:
             value.name = names[place] = f"{value.name}/{part.name}"
             told.append(value.name)
     flat = f"{own.output[0]}/flat"
-    graph.node.extend([own, _node("Flatten", [own.output[0]], flat, axis=2)])
+    graph.node.extend([own, onnx_parts.node("Flatten", [own.output[0]], flat, axis=2)])
     return flat
-
-
-def _node(kind: str, inputs: list[str], output: str, axis: int | None = None) -> Any:
-    node = _message("Node")
-    node.op_type, node.name = kind, f"{output}/{kind}"
-    node.input.extend(inputs)
-    node.output.append(output)
-    if axis is not None:
-        node.attribute.add(name="axis", i=axis, type=INT)
-    return node
-
-
-def _input(graph: Any, name: str, kind: int, dims: int) -> None:
-    tensor = graph.input.add(name=name).type.tensor_type
-    tensor.elem_type = kind
-    tensor.shape.SetInParent()
-    for _ in range(dims):
-        tensor.shape.dim.add()
 
 
 def _want_positions(graph: Any) -> int:
@@ -268,8 +202,8 @@ def _want_positions(graph: Any) -> int:
         hidden = producers[before.input[0]].input[0]  # exported with prune_lm_head: the last position only, which is not enough here
     place = list(graph.node).index(head)
     head.input[0] = "pilothouse.hidden"
-    graph.node.insert(place, _node("GatherND", [hidden, WANTED], "pilothouse.hidden"))
-    _input(graph, WANTED, INT64, 2)
+    graph.node.insert(place, onnx_parts.node("GatherND", [hidden, WANTED], "pilothouse.hidden"))
+    onnx_parts.declare(graph.input, WANTED, INT64, 2)
     output.type.tensor_type.ClearField("shape")
     del graph.value_info[:]  # they speak of [batch, length]
     return vocabulary
@@ -287,8 +221,10 @@ def _original(graph: Any) -> int | None:
     return None
 
 
-def _head_size(folder: Path) -> int:
+def _sizes(folder: Path) -> tuple[int, int]:
+    """Of a head, and of what lies between layers (0 where that is not said)."""
     try:
-        return int(json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]["head_size"])
+        decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
+        return int(decoder["head_size"]), int(decoder.get("hidden_size", 0))
     except (OSError, ValueError, KeyError, TypeError):
         raise _refused("genai_config.json with model.decoder.head_size is not beside it") from None
