@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from layers_children import folder_of
 from shadow import FIRST_WORD, LAST_WORD
-from streams import Asked, Request, over_grpc, over_http
+from streams import Asked, Request, in_turn, over_grpc, over_http
 
 from pilothouse.chat.tokenizer import Tokenizer
 
@@ -106,12 +106,16 @@ def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int
         told = served.ask({**command, "bare": arm == "bare loop"})
     else:
         cpu = served.ask("cpu")
-        sent = time.perf_counter()
+        sent, way = time.perf_counter(), "chat" if "SSE" in arm else "v2"
         if arm == "+ gRPC stream":
             times = asyncio.run(over_grpc(served.greeting["grpc"], asked, asks, clients, arrivals))
+        elif arrivals is None:
+            seconds, times = in_turn(served.greeting["rest"], asked, way, asks, clients)
         else:
-            times = uvloop.run(over_http(served.greeting["rest"], asked, "chat" if "SSE" in arm else "v2", asks, clients, arrivals))
-        told = {"seconds": time.perf_counter() - sent, "times": times, "cpu": served.ask("cpu") - cpu}
+            times = uvloop.run(over_http(served.greeting["rest"], asked, way, asks, clients, arrivals))
+        if arrivals is not None or arm == "+ gRPC stream":
+            seconds = time.perf_counter() - sent
+        told = {"seconds": seconds, "times": times, "cpu": served.ask("cpu") - cpu}
     wall, tokens = time.perf_counter() - began, sum(tokens for _, tokens in asks)
     client = time.process_time() - ours
     others = max(0.0, busy() - all_of - told["cpu"] - client)

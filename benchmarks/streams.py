@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+import select
+import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from grpc import aio
+
+GATHERED = 0.002  # seconds: a step's pieces come one after the other, and to wake up for each costs more than to read it
+TAIL = 4096  # bytes of an answer, in which its end and its usage are
 
 Request = tuple[str, int]
 """A prompt, and the tokens of its answer."""
@@ -44,6 +49,26 @@ class Asked:
         return bytes(pb.ModelInferRequest(model_name=self.model, inputs=[tensor], parameters=parameters).SerializeToString())
 
 
+def posted(path: str, body: Any) -> bytes:
+    """A whole HTTP/1.1 request."""
+    payload = json.dumps(body).encode()
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n".encode()
+        + payload
+    )
+
+
+def check(tail: bytes, tokens: int) -> None:
+    """Raises when an answer that ends so has another length than was asked for."""
+    if b'"completion_tokens":%d' % tokens not in tail:
+        raise ValueError(f"not {tokens} tokens: {tail[-500:]!r}")
+
+
+def over(tail: bytes) -> bool:
+    """Whether a stream is, or is none at all."""
+    return tail.endswith(b"0\r\n\r\n") or tail.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5"))
+
+
 class Connection(asyncio.Protocol):
     """One kept-alive HTTP/1.1 connection; a stream is over at its last chunk."""
 
@@ -60,7 +85,7 @@ class Connection(asyncio.Protocol):
         if not self.first and b"data:" in data:
             self.first = time.perf_counter()
         self._data = (self._data + data)[-4096:]
-        if self._data.endswith(b"0\r\n\r\n") or b"HTTP/1.1 4" in self._data or b"HTTP/1.1 5" in self._data:
+        if over(self._data):
             assert self.done is not None
             if not self.done.done():
                 self.done.set_result(self._data)
@@ -72,14 +97,11 @@ class Connection(asyncio.Protocol):
     async def ask(self, path: str, body: Any, tokens: int) -> tuple[float, float]:
         """When it was sent, and when the first event came. Raises when the answer has another length than was asked for."""
         assert self.transport is not None
-        payload = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+        whole = posted(path, body)
         self.done, self.first, self._data = asyncio.get_running_loop().create_future(), 0.0, b""
         sent = time.perf_counter()
-        self.transport.write(head.encode() + payload)
-        tail = await self.done
-        if b'"completion_tokens":%d' % tokens not in tail:
-            raise ValueError(f"not {tokens} tokens: {tail[-500:]!r}")
+        self.transport.write(whole)
+        check(await self.done, tokens)
         return sent, self.first
 
 
@@ -101,6 +123,66 @@ async def send(
         await asyncio.gather(*[client() for _ in range(clients)])
     else:
         await asyncio.gather(*[at(*both) for both in zip(arrivals, requests, strict=True)])
+
+
+def in_turn(url: str, asked: Asked, way: str, requests: Sequence[Request], clients: int) -> tuple[float, list[tuple[float, float]]]:
+    """Every request over HTTP, in a closed loop of so many clients: how many seconds all took, and when each was sent and something first came of it.
+
+    A client that is nearly nothing, for where it takes the time of the cores that compute: one thread on the sockets themselves, requests written
+    before the clock starts, and with several clients what comes within `GATHERED` of the first piece of a step is read with it.
+    """
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    bodies = deque((posted(*getattr(asked, way)(prompt, tokens)), tokens) for prompt, tokens in requests)
+    waiter, open_now = select.epoll(), dict[int, _Open]()
+    times: list[tuple[float, float]] = []
+    for _ in range(min(clients, len(bodies))):
+        one = socket.create_connection((host, int(port)))
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        open_now[one.fileno()] = _Open(one)
+        waiter.register(one, select.EPOLLIN)
+    began = time.perf_counter()
+    for connection in open_now.values():
+        connection.ask(*bodies.popleft())
+    while open_now:
+        waiter.poll(maxevents=1)
+        if len(open_now) > 1:
+            time.sleep(GATHERED)
+        for number, _ in waiter.poll(0):
+            connection = open_now[number]
+            if not connection.read():
+                continue
+            times.append((connection.sent, connection.first))
+            if bodies:
+                connection.ask(*bodies.popleft())
+            else:
+                connection.socket.close()
+                del open_now[number]
+    seconds = time.perf_counter() - began
+    waiter.close()
+    return seconds, times
+
+
+class _Open:
+    """A connection of `in_turn`."""
+
+    def __init__(self, one: socket.socket) -> None:
+        self.socket = one
+
+    def ask(self, whole: bytes, tokens: int) -> None:
+        self._tokens, self._tail, self.first, self.sent = tokens, b"", 0.0, time.perf_counter()
+        self.socket.sendall(whole)
+
+    def read(self) -> bool:
+        """What is there; whether that was the end. Raises when the answer is not whole."""
+        data = self.socket.recv(1 << 18)
+        self.first = self.first or time.perf_counter()
+        self._tail = data if len(data) > TAIL else (self._tail + data)[-TAIL:]
+        if not data:
+            raise ConnectionError("the server hung up")
+        if not over(self._tail):
+            return False
+        check(self._tail, self._tokens)
+        return True
 
 
 async def over_http(
