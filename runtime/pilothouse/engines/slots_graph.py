@@ -64,7 +64,7 @@ class SlotsGraph:
     layers: int
     kv_heads: int
     head_size: int
-    hidden: int  # width of what rests between stages; 0 where there is one stage
+    hidden: int  # width of what lies between layers; 0 where that is not said, and nothing rests
     vocabulary: int
     positions: bool  # position_ids is an input
     original: int | None  # tokens until which a long-rope model uses its short tables; None: one table
