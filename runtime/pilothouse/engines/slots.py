@@ -158,7 +158,8 @@ class SlotsStep:
         at = 0
         for item in work:
             state = self._rows[item.row]
-            (batch if len(item.tokens) == item.wanted == 1 and state.length else pieces).append(_Placed(at, item, state))
+            answers = len(item.tokens) == item.wanted == 1 and state.length and item.stages is None
+            (batch if answers else pieces).append(_Placed(at, item, state))
             at += item.wanted
         for piece in pieces[:-1]:  # the last is the one that may rest
             self._run([], piece)
