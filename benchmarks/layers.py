@@ -5,6 +5,7 @@
 
 A bare loop and a server use the same engine in one process, in turn. Blocks go through the arms in turn and back (ABBA), so that a neighbour on
 the machine hits all of them; ratios are of one block. `--more` blocks follow of the bare loop and OpenAI's SSE alone, which has promises to keep.
+
 Tokens a second and CPU time are of closed loops: each client asks again as soon as its answer ends. What an arm makes of the bare loop's tokens a
 second is told by a bare loop that is its shadow (shadow.py): it takes the very same steps, ten of each in turn, for a machine's speed
 moves within a minute by more than layers cost. `--turns` many runs of that kind follow the blocks, of OpenAI's SSE alone. `closed` is what it made of a bare
@@ -109,11 +110,11 @@ def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int
         sent, way = time.perf_counter(), "chat" if "SSE" in arm else "v2"
         if arm == "+ gRPC stream":
             times = asyncio.run(over_grpc(served.greeting["grpc"], asked, asks, clients, arrivals))
+            seconds = time.perf_counter() - sent
         elif arrivals is None:
             seconds, times = in_turn(served.greeting["rest"], asked, way, asks, clients)
         else:
             times = uvloop.run(over_http(served.greeting["rest"], asked, way, asks, clients, arrivals))
-        if arrivals is not None or arm == "+ gRPC stream":
             seconds = time.perf_counter() - sent
         told = {"seconds": seconds, "times": times, "cpu": served.ask("cpu") - cpu}
     wall, tokens = time.perf_counter() - began, sum(tokens for _, tokens in asks)
@@ -282,7 +283,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench-layers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pocket", help="a model's folder, pocket, or scripted:MILLISECONDS of a step (default: pocket)")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--rows", type=int, default=0, help="the engine's rows (default: the most clients, and twice that for arrivals)")
+    parser.add_argument("--rows", type=int, default=0, help="the engine's rows (default: twice the most clients)")
     parser.add_argument(
         "--tokens", type=int, nargs="+", default=[64], help="of an answer, on average; two lengths part what CPU goes where"
     )

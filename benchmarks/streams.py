@@ -7,6 +7,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, cast
 
 from grpc import aio
@@ -84,7 +85,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self.first and b"data:" in data:
             self.first = time.perf_counter()
-        self._data = (self._data + data)[-4096:]
+        self._data = (self._data + data)[-TAIL:]
         if over(self._data):
             assert self.done is not None
             if not self.done.done():
@@ -133,48 +134,47 @@ def in_turn(url: str, asked: Asked, way: str, requests: Sequence[Request], clien
     """
     host, _, port = url.removeprefix("http://").rpartition(":")
     bodies = deque((posted(*getattr(asked, way)(prompt, tokens)), tokens) for prompt, tokens in requests)
-    waiter, open_now = select.epoll(), dict[int, _Open]()
-    times: list[tuple[float, float]] = []
-    for _ in range(min(clients, len(bodies))):
-        one = socket.create_connection((host, int(port)))
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        open_now[one.fileno()] = _Open(one)
-        waiter.register(one, select.EPOLLIN)
-    began = time.perf_counter()
-    for connection in open_now.values():
-        connection.ask(*bodies.popleft())
-    while open_now:
-        waiter.poll(maxevents=1)
-        if len(open_now) > 1:
-            time.sleep(GATHERED)
-        for number, _ in waiter.poll(0):
-            connection = open_now[number]
-            if not connection.read():
-                continue
-            times.append((connection.sent, connection.first))
-            if bodies:
-                connection.ask(*bodies.popleft())
-            else:
-                connection.socket.close()
-                del open_now[number]
-    seconds = time.perf_counter() - began
-    waiter.close()
-    return seconds, times
+    open_now, times = dict[int, _Open](), list[tuple[float, float]]()
+    with ExitStack() as opened:
+        waiter = opened.enter_context(select.epoll())
+        for _ in range(min(clients, len(bodies))):
+            one = opened.enter_context(socket.create_connection((host, int(port))))
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            open_now[one.fileno()] = _Open(one)
+            waiter.register(one, select.EPOLLIN)
+        began = time.perf_counter()
+        for connection in open_now.values():
+            connection.ask(*bodies.popleft())
+        while open_now:
+            waiter.poll(maxevents=1)
+            if len(open_now) > 1:
+                time.sleep(GATHERED)
+            for number, _ in waiter.poll(0):
+                connection = open_now[number]
+                if not connection.read():
+                    continue
+                times.append((connection.sent, connection.first))
+                if bodies:
+                    connection.ask(*bodies.popleft())
+                else:
+                    waiter.unregister(number)
+                    del open_now[number]
+        return time.perf_counter() - began, times
 
 
 class _Open:
     """A connection of `in_turn`."""
 
     def __init__(self, one: socket.socket) -> None:
-        self.socket = one
+        self._socket = one
 
     def ask(self, whole: bytes, tokens: int) -> None:
         self._tokens, self._tail, self.first, self.sent = tokens, b"", 0.0, time.perf_counter()
-        self.socket.sendall(whole)
+        self._socket.sendall(whole)
 
     def read(self) -> bool:
         """What is there; whether that was the end. Raises when the answer is not whole."""
-        data = self.socket.recv(1 << 18)
+        data = self._socket.recv(1 << 18)
         self.first = self.first or time.perf_counter()
         self._tail = data if len(data) > TAIL else (self._tail + data)[-TAIL:]
         if not data:
@@ -186,9 +186,9 @@ class _Open:
 
 
 async def over_http(
-    url: str, asked: Asked, way: str, requests: Sequence[Request], clients: int, arrivals: Sequence[float] | None = None
+    url: str, asked: Asked, way: str, requests: Sequence[Request], clients: int, arrivals: Sequence[float]
 ) -> list[tuple[float, float]]:
-    """Every request; when each was sent, over a connection that was there, and when its first event came."""
+    """Every request at its second of `arrivals`; when each was sent, over a connection that was there, and when its first event came."""
     host, _, port = url.removeprefix("http://").rpartition(":")
     times: list[tuple[float, float]] = []
     opened: list[asyncio.Transport] = []
@@ -198,7 +198,7 @@ async def over_http(
         opened.append(transport)
         return connection
 
-    free = [await connected() for _ in range(clients if arrivals is None else 2 * clients + 8)]
+    free = [await connected() for _ in range(2 * clients + 8)]
 
     async def one(request: Request) -> None:
         prompt, tokens = request

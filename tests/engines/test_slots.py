@@ -220,6 +220,34 @@ def test_stages_are_layers_or_as_many_halves_of_them_as_keep_to_the_most(
     assert sum(len(piece.past) for piece in graph.pieces) == len(graph.rows.past)
 
 
+def unfused(model: onnx.ModelProto, most: int) -> None:
+    """Make sums and norms of the first `most` nodes that are both, as exports before the fusion have them."""
+    graph = model.graph
+    fused = [node for node in graph.node if node.op_type == "SkipSimplifiedLayerNormalization"][:most]
+    for node in fused:
+        total = node.output[3] if len(node.output) > 3 and node.output[3] else f"{node.name}/sum"
+        place = list(graph.node).index(node)
+        graph.node.remove(node)
+        norm = onnx.helper.make_node("SimplifiedLayerNormalization", [total, node.input[2]], [node.output[0]], name=node.name, axis=-1)
+        norm.attribute.extend(attribute for attribute in node.attribute if attribute.name == "epsilon")
+        graph.node.insert(place, norm)
+        graph.node.insert(place, onnx.helper.make_node("Add", list(node.input[:2]), [total], name=total))
+
+
+@pytest.mark.parametrize(("most", "widths"), [(0, [2, 2, 2]), (2, [1, 1, 2]), (4, [1, 1, 1])])
+def test_a_piece_rests_in_a_sum_and_in_what_is_fused_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, widths: list[int]
+) -> None:
+    """One tensor goes on behind a sum, two behind one that is fused with a norm: whichever they are, the logits are those of the whole."""
+    monkeypatch.setattr(slots_stages, "HALVES", 1)
+    folder = edited(pocket.FOLDER, tmp_path / "unfused", lambda model: unfused(model, most))
+    assert [len(place) for place in slots_graph.read(folder).places] == widths
+    engine = slots(folder, prefix_cache=False)
+    whole, rested = (forced_logits(engine, RANDOM[:40], RANDOM[40:50], chunk=19, resting=resting) for resting in (False, True))
+    engine.close()
+    assert whole.tobytes() == rested.tobytes()
+
+
 def test_nothing_rests_where_the_width_between_layers_is_not_said(tmp_path: Path) -> None:
     """There is one stage then, and everything else is as it was."""
     shutil.copytree(pocket.FOLDER, tmp_path / "model")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import openvino as ov
@@ -21,6 +21,7 @@ from pilothouse.engines.paged_batch import Batch
 from pilothouse.engines.paged_rows import Rows
 from pilothouse.engines.paged_stages import TAKEN
 from pilothouse.engines.refusals import GraphRefused
+from pilothouse.engines.resting import Resting
 
 STEP_TOKENS = 128  # more a step is no faster, and everyone waits for a step
 PRECISIONS = {"fp16": "f16", "u8": "u8"}
@@ -88,7 +89,7 @@ class PagedStep:
             compiled, self._request, tokens=self.tokens_per_step, rows=rows,
             blocks=self._rows.tables.shape[1], scratch=self._kv.blocks,
         )  # fmt: skip
-        self._resting: _Resting | None = None
+        self._resting = Resting()
         self._threads, self._load_seconds = threads, time.perf_counter() - started
         self._precision = "bf16" if (kv_precision, dtype) == ("fp16", "bfloat16") else kv_precision  # the kernels have no fp16 beside bf16
 
@@ -108,11 +109,7 @@ class PagedStep:
         for item in work:
             if not self._rows.reserve(item.row, len(item.tokens)):
                 raise ValueError(f"row {item.row} has no room for {len(item.tokens)} tokens: extend it first")
-            if item.stages is None:
-                if self._resting is not None:
-                    self._wake(item.row)
-            elif item.stages.begin not in (0, self._rests_at(item)):
-                raise ValueError(f"row {item.row}: {len(item.tokens)} tokens do not rest before stage {item.stages.begin}")
+            self._resting.check(item)
             self._rows.settle(item.row)
         if self._table["original"] and any(self._turns(item) for item in work):
             return self._step_turning(work)
@@ -175,22 +172,10 @@ class PagedStep:
         logits: Logits = self._request.get_output_tensor(0).data.reshape(-1, self._vocabulary)[:wanted]
         return logits
 
-    def _rests_at(self, item: Work) -> int:
-        """The stage before which the item's tokens rest, 0 where they don't."""
-        resting = self._resting
-        same = resting is not None and (resting.row, resting.tokens) == (item.row, len(item.tokens))
-        return resting.stage if resting is not None and same else 0
-
-    def _wake(self, row: int) -> None:
-        """Nothing of this row rests any more: it has come another way."""
-        if self._resting is not None and self._resting.row == row:
-            self._resting = None
-
     def _rest(self, piece: Work, stages: Stages) -> None:
         """Keep what left the graph before its end: these tokens are not computed yet."""
-        self._resting = None
+        self._resting.rest(piece)
         if not stages.last:
-            self._resting = _Resting(piece.row, len(piece.tokens), stages.end)
             self._batch.carry(self._request.get_tensor(TAKEN).data.copy())
             self._rows.rollback(piece.row, len(piece.tokens))
 
@@ -201,7 +186,7 @@ class PagedStep:
     def withdraw(self, row: int) -> None:
         """Free the row; its full blocks stay as prefixes until their memory is needed."""
         self._rows.close(row)
-        self._wake(row)
+        self._resting.wake(row)
 
     def usage(self) -> float:
         """Share of the blocks that rows hold."""
@@ -258,14 +243,6 @@ class PagedStep:
     def close(self) -> None:
         """Free the kernels, the weights and the pool."""
         del self._batch, self._request, self._compiled, self._kv, self._rows, self._kept
-
-
-class _Resting(NamedTuple):
-    """A piece of a prompt between two stages."""
-
-    row: int
-    tokens: int
-    stage: int
 
 
 class _Caches:

@@ -17,6 +17,7 @@ from pilothouse.engines import prefix, slots_graph
 from pilothouse.engines.base import Capabilities, Logits, Stages, Work
 from pilothouse.engines.blocks import BLOCK
 from pilothouse.engines.refusals import GraphRefused
+from pilothouse.engines.resting import Resting
 from pilothouse.engines.slots_kernels import KERNELS, Hidden, Kernels, Piece, Rows
 from pilothouse.engines.slots_memory import PrefixStore, SlotMemory
 
@@ -33,16 +34,6 @@ class _Row:
     reserved: int  # tokens it has room for
     saved: int  # blocks that were offered to the store
     last: int = 0  # tokens of the last step: only they can be rolled back
-
-
-@dataclass(frozen=True, slots=True)
-class _Resting:
-    """A piece of a prompt between two stages."""
-
-    row: int
-    tokens: int
-    stage: int
-    hidden: Hidden
 
 
 @dataclass(slots=True)
@@ -99,7 +90,7 @@ class SlotsStep:
         self._rows: dict[int, _Row] = {}
         self._at: list[int | None] = [None] * rows  # whose each slot is
         self._text: NDArray[np.int64] = np.empty((rows, self.context), np.int64)  # by row
-        self._resting: _Resting | None = None
+        self._resting = Resting()
         self._logits: Logits = np.empty((rows, self._vocabulary), np.float32)
         self._threads, self._load_seconds = threads, time.perf_counter() - started
 
@@ -146,10 +137,7 @@ class SlotsStep:
         for item in work:
             if not self.extend(item.row, len(item.tokens)):
                 raise ValueError(f"row {item.row} has no room for {len(item.tokens)} tokens: extend it first")
-            if item.stages is None:
-                self._wake(item.row)
-            elif item.stages.begin not in (0, self._rests_at(item)):
-                raise ValueError(f"row {item.row}: {len(item.tokens)} tokens do not rest before stage {item.stages.begin}")
+            self._resting.check(item)
         total = sum(item.wanted for item in work)
         if total > len(self._logits):
             self._logits = np.empty((total, self._vocabulary), np.float32)
@@ -166,17 +154,6 @@ class SlotsStep:
         if work:
             self._run(batch, pieces[-1] if pieces else None)
         return self._logits[:total]
-
-    def _rests_at(self, item: Work) -> int:
-        """The stage before which the item's tokens rest, 0 where they don't."""
-        resting = self._resting
-        same = resting is not None and (resting.row, resting.tokens) == (item.row, len(item.tokens))
-        return resting.stage if resting is not None and same else 0
-
-    def _wake(self, row: int) -> None:
-        """Nothing of this row rests any more: it has come another way."""
-        if self._resting is not None and self._resting.row == row:
-            self._resting = None
 
     def _run(self, batch: list[_Placed], piece: _Placed | None) -> None:
         """One run of the kernels: for one token each of `batch`, and for `piece`."""
@@ -201,7 +178,7 @@ class SlotsStep:
     def _piece(self, piece: _Placed) -> Piece:
         work, state = piece.work, piece.state
         stages = work.stages or Stages(0, self.stages, self.stages)
-        resting = self._resting.hidden if self._resting is not None and stages.begin else ()
+        resting = self._resting.hidden if stages.begin else []
         return Piece(work.tokens, state.slot, state.length + len(work.tokens), work.wanted, stages, resting)
 
     def _enter(self, item: _Placed) -> None:
@@ -211,16 +188,14 @@ class SlotsStep:
         state.length, state.last = end, len(item.work.tokens)
 
     def _rest(self, piece: _Placed, left: Hidden) -> None:
-        """Keep what left the graph before its end; without any the piece is through."""
+        """Keep what left the graph before its end: these tokens are not computed yet. The others are."""
         work, state = piece.work, piece.state
-        if left and work.stages is not None:
-            self._resting = _Resting(work.row, len(work.tokens), work.stages.end, left)
-            return
         if work.stages is not None:
-            self._resting = None
-        self._enter(piece)
-        if state.length <= state.prompt:
-            self._save(work.row, state.length)
+            self._resting.rest(work, left)
+        if work.stages is None or work.stages.last:
+            self._enter(piece)
+            if state.length <= state.prompt:
+                self._save(work.row, state.length)
 
     def _gather(self, rows: list[int]) -> int:
         """Bring `rows` into neighbouring slots by the cheapest swaps; answers the first of them."""
@@ -241,8 +216,7 @@ class SlotsStep:
 
     def _held(self, row: int) -> int:
         """Tokens whose keys and values lie in the row's slot, in some layers at least."""
-        resting = self._resting
-        return self._rows[row].length + (resting.tokens if resting is not None and resting.row == row else 0)
+        return self._rows[row].length + self._resting.tokens(row)
 
     def _swap(self, source: int, target: int) -> None:
         mover, other = self._at[source], self._at[target]
@@ -268,7 +242,7 @@ class SlotsStep:
         """Free the row; its full blocks stay as prefixes until their memory is needed."""
         state = self._rows[row]
         self._save(row, state.length)
-        self._wake(row)
+        self._resting.wake(row)
         del self._rows[row]
         self._reserved -= state.reserved
         self._at[state.slot] = None

@@ -122,13 +122,14 @@ class Kernels:
 
     def _exchange(self, binding: Any, piece: Piece, tokens: int) -> Hidden:
         """Have the piece come in where it rested; answers where the run's `tokens` will be seen where it is to rest, if it is."""
-        for which, hidden in enumerate(piece.resting or self._nothing):
+        for which, hidden in enumerate([*piece.resting, *self._nothing[len(piece.resting) :]]):
             binding.bind_cpu_input(carried(which), hidden)
         if not 0 < piece.stages.end < self.stages:
             return []
-        left = [np.empty((1, tokens, hidden.shape[2]), np.float32) for hidden in self._nothing]
-        for name, array in zip(self._places[piece.stages.end - 1], left, strict=False):
-            binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        left: Hidden = []
+        for name in self._places[piece.stages.end - 1]:
+            left.append(np.empty((1, tokens, self._nothing[0].shape[2]), np.float32))
+            binding.bind_output(name, "cpu", 0, np.float32, left[-1].shape, left[-1].ctypes.data)
         return left
 
     def _attend(self, binding: Any, part: Part, first: int, at: NDArray[np.int64], ends: NDArray[np.int32]) -> None:

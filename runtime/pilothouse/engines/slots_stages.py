@@ -6,7 +6,7 @@ norm behind them both of that node's. There the piece's tokens, the last of the 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pilothouse.engines import onnx_parts, stages
@@ -67,8 +67,7 @@ def part(graph: Any, places: Sequence[Place]) -> None:
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
-        for place, name in enumerate(node.input):
-            node.input[place] = exchanged.get(name, name)
+        _rename(node, exchanged)
         graph.node.append(node)
         for stage, names in (at[name] for name in node.output if name in at):
             onnx_parts.declare(graph.input, coming(stage), INT64, 3)
@@ -86,6 +85,20 @@ def part(graph: Any, places: Sequence[Place]) -> None:
         onnx_parts.declare(graph.input, carried(which), FLOAT, 3)
 
 
+def _rename(node: Any, names: Mapping[str, str]) -> None:
+    """Have the node, and what is in its branches, read these in place of those."""
+    for place, name in enumerate(node.input):
+        node.input[place] = names.get(name, name)
+    for inner in _branches(node):
+        _rename(inner, names)
+
+
+def _branches(node: Any) -> Iterator[Any]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield from attribute.g.node
+
+
 def _wanted(graph: Any) -> list[Any]:
     """The nodes that the logits hang on, in the file's order."""
     producers = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
@@ -101,6 +114,5 @@ def _wanted(graph: Any) -> list[Any]:
 def _sources(node: Any) -> Iterator[str]:
     """What a node computes with: of the file's attention only queries, keys and values, for the rest of it is not a token's; and what branches read."""
     yield from (name for name in (node.input[:3] if node.op_type == ATTENTION else node.input) if name)
-    for attribute in node.attribute:
-        for inner in attribute.g.node if attribute.HasField("g") else ():
-            yield from _sources(inner)
+    for inner in _branches(node):
+        yield from _sources(inner)
