@@ -129,7 +129,7 @@ async def send(
 def in_turn(url: str, asked: Asked, way: str, requests: Sequence[Request], clients: int) -> tuple[float, list[tuple[float, float]]]:
     """Every request over HTTP, in a closed loop of so many clients: how many seconds all took, and when each was sent and something first came of it.
 
-    A client that is nearly nothing, for where it takes the time of the cores that compute: one thread on the sockets themselves, requests written
+    A light client, for it takes the time of the cores that compute: one thread on the sockets themselves, requests written
     before the clock starts, and with several clients what comes within `GATHERED` of the first piece of a step is read with it.
     """
     host, _, port = url.removeprefix("http://").rpartition(":")
