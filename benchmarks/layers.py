@@ -49,6 +49,7 @@ LEAST_ARRIVALS = 24
 LEAST_REQUESTS = 12  # of the shortest answers, whatever few clients: seconds of nothing else, where an engine computes
 OF_A_TURN = 2  # requests of each client
 TURNS = 1_000_000  # to a seed: that of the first turn
+LOOK = 0.1  # seconds: how often several clients beside a shadow read. One alone reads at once: nobody else has a step meanwhile
 
 
 class Child:
@@ -98,8 +99,10 @@ def busy() -> float:
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int, arrivals: list[float] | None = None) -> dict[str, Any]:
-    """One measurement of one arm, in a closed loop of so many clients, or at fixed arrivals."""
+def run(
+    arm: str, served: Child, asked: Asked, asks: list[Request], clients: int, arrivals: list[float] | None = None, look: float = 0.0
+) -> dict[str, Any]:
+    """One measurement of one arm, in a closed loop of so many clients (`look`: as `streams.in_turn` has it), or at fixed arrivals."""
     command = {"requests": asks, "clients": clients, "arrivals": arrivals}
     ours, all_of, began = time.process_time(), busy(), time.perf_counter()
     sent = began
@@ -112,7 +115,7 @@ def run(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int
             times = asyncio.run(over_grpc(served.greeting["grpc"], asked, asks, clients, arrivals))
             seconds = time.perf_counter() - sent
         elif arrivals is None:
-            seconds, times = in_turn(served.greeting["rest"], asked, way, asks, clients)
+            seconds, times = in_turn(served.greeting["rest"], asked, way, asks, clients, look)
         else:
             times = uvloop.run(over_http(served.greeting["rest"], asked, way, asks, clients, arrivals))
             seconds = time.perf_counter() - sent
@@ -194,7 +197,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 def shadowed(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int) -> dict[str, float]:
     """An arm with the bare loop as its shadow: `of_bare` is its tokens a second over the shadow's; milliseconds `between` two steps' computing, in each."""
     served.ask({"shadow": clients})
-    run(arm, served, asked, asks, clients)
+    run(arm, served, asked, asks, clients, look=LOOK if clients > 1 else 0.0)
     told = served.ask("shadow ends")
     between = {loop: (told[loop] - told[f"{loop}_computing"]) / told["steps"] * 1000 for loop in ("served", "bare")}
     return {"of_bare": told["bare"] / told["served"], "steps": told["steps"], **{f"{loop}_between_ms": ms for loop, ms in between.items()}}

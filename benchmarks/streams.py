@@ -126,11 +126,14 @@ async def send(
         await asyncio.gather(*[at(*both) for both in zip(arrivals, requests, strict=True)])
 
 
-def in_turn(url: str, asked: Asked, way: str, requests: Sequence[Request], clients: int) -> tuple[float, list[tuple[float, float]]]:
-    """Every request over HTTP, in a closed loop of so many clients: how many seconds all took, and when each was sent and something first came of it.
+def in_turn(
+    url: str, asked: Asked, way: str, requests: Sequence[Request], clients: int, look: float = 0.0
+) -> tuple[float, list[tuple[float, float]]]:
+    """Every request over HTTP, in a closed loop of so many clients: how many seconds all took, and when each was sent and something of it first read.
 
     A light client, for it takes the time of the cores that compute: one thread on the sockets themselves, requests written
-    before the clock starts, and with several clients what comes within `GATHERED` of the first piece of a step is read with it.
+    before the clock starts, and with several clients what comes within `GATHERED` of the first piece of a step is read with it. With `look` it
+    reads only each so many seconds, whatever comes: as little of this machine as clients of another would take.
     """
     host, _, port = url.removeprefix("http://").rpartition(":")
     bodies = deque((posted(*getattr(asked, way)(prompt, tokens)), tokens) for prompt, tokens in requests)
@@ -146,9 +149,12 @@ def in_turn(url: str, asked: Asked, way: str, requests: Sequence[Request], clien
         for connection in open_now.values():
             connection.ask(*bodies.popleft())
         while open_now:
-            waiter.poll(maxevents=1)
-            if len(open_now) > 1:
-                time.sleep(GATHERED)
+            if look:
+                time.sleep(look)
+            else:
+                waiter.poll(maxevents=1)
+                if len(open_now) > 1:
+                    time.sleep(GATHERED)
             for number, _ in waiter.poll(0):
                 connection = open_now[number]
                 if not connection.read():

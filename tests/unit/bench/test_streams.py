@@ -57,10 +57,11 @@ def told(request: pytest.FixtureRequest) -> Iterator[Told]:
     server.listener.close()
 
 
+@pytest.mark.parametrize("look", [0.0, 0.01])
 @pytest.mark.parametrize("clients", [1, 3, 9])
-def test_each_client_asks_again_when_its_answer_has_ended(told: Told, clients: int) -> None:
-    """Every request is answered once, whole, and never are more open than there are clients."""
-    seconds, times = in_turn(told.url, Asked("model"), "chat", [("a question", tokens) for tokens in range(3, 10)], clients)
+def test_each_client_asks_again_when_its_answer_has_ended(told: Told, clients: int, look: float) -> None:
+    """Every request is answered once, whole, and never are more open than there are clients, whether they read at once or now and then."""
+    seconds, times = in_turn(told.url, Asked("model"), "chat", [("a question", tokens) for tokens in range(3, 10)], clients, look)
     assert sorted(told.asked) == list(range(3, 10))
     assert told.at_once <= clients
     assert len(times) == 7
