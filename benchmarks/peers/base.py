@@ -1,14 +1,17 @@
 """The seam: a peer is something that is started, runs loads, and is stopped. Where it runs is its own business."""
 
 import json
+import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from loads import Request, Told, dumped
 
 HERE = Path(__file__).parent
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Of 2 MiB, as our images and scripts/serve ask for: what has OpenVINO's kernels gets them here, whoever's it is."""
 
 
 class Peer(Protocol):
@@ -27,10 +30,11 @@ class Peer(Protocol):
 
 
 class Child:
-    """A peer in an interpreter of its own environment, spoken to in JSON lines."""
+    """A peer in an interpreter of its own environment, spoken to in JSON lines. `variables` are set beside this process's own."""
 
-    def __init__(self, name: str, python: Path | str, script: str, *arguments: str, log: Path) -> None:
+    def __init__(self, name: str, python: Path | str, script: str, *arguments: str, log: Path, variables: Mapping[str, str] = {}) -> None:
         self.name = name
+        self._variables = variables
         self.facts: dict[str, Any] = {}
         self._command = [str(python), "-W", "ignore", str(HERE / script), *arguments]
         self._log = log
@@ -38,7 +42,8 @@ class Child:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log.open("w"), text=True
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log.open("w"), text=True,
+            env={**os.environ, **self._variables},
         )  # fmt: skip
         self.facts = self._hear()
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import makers
 from environments import python_of
 
-from peers.base import Child, Peer
+from peers.base import LARGE_PAGES, Child, Peer
 from peers.llama_server import LlamaServer
 
-NAMES = ("paged", "slots", "openvino", "llama", "og-engine", "og-generator")
+NAMES = ("paged", "slots", "openvino", "openvino f32", "llama", "og-engine", "og-generator")
 
 
 def peer(name: str, *, rows: int, threads: int, layers: int = 0) -> Peer:
     """Not started yet; its model and its environment are there."""
-    log = Path(tempfile.gettempdir()) / f"pilothouse-bench-{name}.log"
+    log = Path(tempfile.gettempdir()) / f"pilothouse-bench-{name.replace(' ', '-')}.log"
     if name in ("paged", "slots"):
         settings = {
             "engine": name,
@@ -26,11 +26,15 @@ def peer(name: str, *, rows: int, threads: int, layers: int = 0) -> Peer:
             "speculation": False,
             "prefix_cache": False,
         }
-        return Child(name, sys.executable, "ours.py", str(makers.model("onnx", layers)), json.dumps(settings), log=log)
+        return Child(
+            name, sys.executable, "ours.py", str(makers.model("onnx", layers)), json.dumps(settings), log=log, variables=LARGE_PAGES
+        )
     if name.startswith("openvino"):
         python = python_of("openvino_genai")
         folder = makers.model("openvino", layers)
-        return Child(name, python, "openvino_genai_child.py", str(folder), str(rows), str(threads), "{}", log=log)
+        options = {"properties": {"INFERENCE_PRECISION_HINT": "f32"}} if name.endswith("f32") else {}
+        arguments = (str(folder), str(rows), str(threads), json.dumps(options))
+        return Child(name, python, "openvino_genai_child.py", *arguments, log=log, variables=LARGE_PAGES)
     if name == "llama":
         python = python_of("llama_cpp")
         return LlamaServer(python, makers.model("gguf", layers) / "model.gguf", rows=rows, threads=threads, log=log)

@@ -21,6 +21,8 @@ from client.dialects import DIALECTS
 from client.driving import Target
 from environments import python_of
 
+from peers.base import LARGE_PAGES
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 READY_SECONDS = 240.0
@@ -201,8 +203,7 @@ def _found(threads: int) -> dict[str, str]:
 
 
 def _large(threads: int) -> dict[str, str]:
-    """Pages of 2 MiB, as our images and scripts/serve ask for: OpenVINO's own server gets them too."""
-    return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    return dict(LARGE_PAGES)
 
 
 def _path(threads: int) -> dict[str, str]:
