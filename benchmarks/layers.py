@@ -8,9 +8,10 @@ the machine hits all of them; ratios are of one block. `--more` blocks follow of
 
 Tokens a second and CPU time are of closed loops: each client asks again as soon as its answer ends. What an arm makes of the bare loop's tokens a
 second is told by a bare loop that is its shadow (shadow.py): it takes the very same steps, ten of each in turn, for a machine's speed
-moves within a minute by more than layers cost. `--turns` many runs of that kind follow the blocks, of OpenAI's SSE alone. `closed` is what it made of a bare
-loop of as many clients, in another run: they ask again within the step in which their answers end, as nobody can who has to hear of that. CPU time is that of
-the server's process, the bare loop's subtracted; with two lengths of answers it is parted into what a request costs and what each token of it adds.
+moves within a minute by more than layers cost. Clients over HTTP read ten times a second then: what it takes to read is theirs, on machines of their own.
+`--turns` many runs of that kind follow the blocks, of OpenAI's SSE alone. `closed` is what an arm made of a bare loop of as many clients, in another
+run: they ask again within the step in which their answers end, as nobody can who has to hear of that. CPU time is that of the server's process, the
+bare loop's subtracted; with two lengths of answers it is parted into what a request costs and what each token of it adds.
 
 The time to the first token is of arrivals that are fixed in advance (Poisson, as many a second as the bare closed loop answered), the same for an
 arm and, right after it, for the bare loop: who asks again when an answer ends comes just after a step began, and waits for all of it.
@@ -49,7 +50,7 @@ LEAST_ARRIVALS = 24
 LEAST_REQUESTS = 12  # of the shortest answers, whatever few clients: seconds of nothing else, where an engine computes
 OF_A_TURN = 2  # requests of each client
 TURNS = 1_000_000  # to a seed: that of the first turn
-LOOK = 0.1  # seconds: how often several clients beside a shadow read. One alone reads at once: nobody else has a step meanwhile
+LOOK = 0.1  # seconds: how often clients beside a shadow read. Both loops take the same steps, whenever that is
 
 
 class Child:
@@ -197,7 +198,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 def shadowed(arm: str, served: Child, asked: Asked, asks: list[Request], clients: int) -> dict[str, float]:
     """An arm with the bare loop as its shadow: `of_bare` is its tokens a second over the shadow's; milliseconds `between` two steps' computing, in each."""
     served.ask({"shadow": clients})
-    run(arm, served, asked, asks, clients, look=LOOK if clients > 1 else 0.0)
+    run(arm, served, asked, asks, clients, look=LOOK)
     told = served.ask("shadow ends")
     between = {loop: (told[loop] - told[f"{loop}_computing"]) / told["steps"] * 1000 for loop in ("served", "bare")}
     return {"of_bare": told["bare"] / told["served"], "steps": told["steps"], **{f"{loop}_between_ms": ms for loop, ms in between.items()}}

@@ -3,7 +3,8 @@
 What serving costs a step is far less than what a machine's speed differs by from one half minute to the next, and a bare loop that gets its requests
 at the same *times* takes other steps. So the shadow gets each request before the same step, in rows of its own, with a prompt as long of other words,
 and follows the served loop at a distance of `TURN` steps: then it catches up, while the served one stands. Left out of the sums is the
-first step of each turn: for the shadow, whose code and memory are cold, and for the served loop, whose last answers have been sent meanwhile.
+first step of each turn: for the shadow, whose code and memory are cold, and for the served loop, whose last answers have been sent meanwhile; and
+that of a request which found nobody there: how long it took to come is its client's, and until its first token is measured elsewhere.
 """
 
 import time
@@ -27,20 +28,21 @@ DRAINED = 0.02  # seconds after which the last step's answers have been sent and
 
 
 class Clock:
-    """Sums steps' seconds, each from the end of the one before, and those of the computing in them; not of the first of a turn."""
+    """Sums steps and their seconds, each from the end of the one before, and those of the computing in them; not of a first one."""
 
     def __init__(self) -> None:
-        self.seconds, self.computing = 0.0, 0.0
+        self.steps, self.seconds, self.computing = 0, 0.0, 0.0
         self._ended: float | None = None
 
     def step(self, began: float, ended: float) -> None:
         if self._ended is not None:
+            self.steps += 1
             self.seconds += ended - self._ended
             self.computing += ended - began
         self._ended = ended
 
     def rest(self) -> None:
-        """The next step is the first of a turn."""
+        """The next step is a first one."""
         self._ended = None
 
 
@@ -50,7 +52,7 @@ class Shadow:
     def __init__(self, served: Stepping, bench: Bench, limits: Limits) -> None:
         """`bench` is the shadow's own, on the same engine."""
         self._bench, self._limits = bench, limits
-        waiting = served._ledger.waiting
+        self._leader, waiting = served._ledger, served._ledger.waiting
         self._add, waiting.add = waiting.add, self._come  # type: ignore[method-assign]
         self._compute, served._bench.compute = served._bench.compute, self._served_step  # type: ignore[method-assign]
         self._ledger: Ledger | None = None
@@ -60,6 +62,7 @@ class Shadow:
         self._waiting = Waiting()
         self._came = deque[tuple[int, Job]]()
         self._ahead, self._behind = 0, 0  # steps of the served loop, and of the shadow
+        self._firsts = set[int]()  # steps before which nobody was there
         self._served, self._bare = Clock(), Clock()
         self._whole = dict[str, Any]()  # of full turns
         self._ledger = ledger = Ledger(self._bench, self._waiting, self._limits)
@@ -80,6 +83,8 @@ class Shadow:
 
     def _come(self, entry: Entry) -> None:
         if self._ledger is not None:
+            if not self._leader.running and not len(self._leader.waiting):
+                self._firsts.add(self._ahead)
             job = entry.job
             words = tuple(_other(token) for token in job.prompt)
             self._came.append((self._ahead, replace(job, id=f"{job.id}'s shadow", prompt=words)))
@@ -94,12 +99,14 @@ class Shadow:
             time.sleep(DRAINED)
             self._catch_up()
             self._whole = {
-                "steps": self._behind // TURN * (TURN - 1),
+                "steps": self._served.steps,
                 "served": self._served.seconds,
                 "bare": self._bare.seconds,
                 "served_computing": self._served.computing,
                 "bare_computing": self._bare.computing,
             }
+        if self._ahead in self._firsts:
+            self._served.rest()
         began = time.perf_counter()
         answers = self._compute(shares)
         self._served.step(began, time.perf_counter())
@@ -113,6 +120,8 @@ class Shadow:
         while self._behind < self._ahead:
             while self._came and self._came[0][0] == self._behind:
                 self._waiting.add(Entry(self._came.popleft()[1], time.perf_counter()))
+            if self._behind in self._firsts:
+                self._bare.rest()
             plan = ledger.plan(time.perf_counter())
             began = time.perf_counter()
             answers = self._bench.compute(plan.shares)

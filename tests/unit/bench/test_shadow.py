@@ -68,6 +68,16 @@ def test_shadow_takes_the_steps_that_were_served() -> None:
     assert not both.engine.open
 
 
+def test_the_wait_for_a_request_is_no_part_of_a_step() -> None:
+    """Where nobody was there, the first step counts in neither loop, though it is not the first of a turn."""
+    both = Served()
+    both.shadow.begin(2)
+    steps = both.serve({0: (4, 3)}) + both.serve({0: (4, 3)}) + both.serve({0: (4, 7)})
+    told = both.shadow.end()
+    assert steps == 13
+    assert told["steps"] == TURN - 3
+
+
 def test_no_steps_beside_without_a_shadow() -> None:
     """Before it begins and after it has ended the engine is the served loop's alone."""
     both = Served()
