@@ -76,6 +76,7 @@ class Bare:
             rows=min(engine.rows, engine.tokens_per_step),
             context=engine.context,
             tokens_per_step=engine.tokens_per_step,
+            tokens_alone=engine.tokens_alone,
             sharing=engine.capabilities.prefix_cache,
             stages=engine.stages,
         )

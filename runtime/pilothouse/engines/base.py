@@ -104,6 +104,7 @@ class StepEngine(Protocol):
     rows: int  # most rows at once
     context: int  # most tokens of one row, prompt and answer
     tokens_per_step: int  # most tokens one step should be fed, over all rows
+    tokens_alone: int  # the same, where all there is is one prompt
     turn: int | None  # a row that was opened with no more tokens and outgrows them is computed anew as a whole, in that step; None: never
     stages: int  # between which a prompt's piece can rest while everybody else goes on; 1: none can
 

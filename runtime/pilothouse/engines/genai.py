@@ -53,7 +53,7 @@ class GenaiStep:
             raise ModelError(
                 f"kv_memory_bytes {kv_memory_bytes} holds no text: the model in {folder} needs {self._token_bytes} bytes for each token"
             )
-        self.tokens_per_step = min(STEP_TOKENS, self.context)
+        self.tokens_per_step = self.tokens_alone = min(STEP_TOKENS, self.context)
         self._turns = facts.type.startswith("phi") and facts.context > LONG_ROPE
         self._model = genai_model.load(folder, facts, device=device, threads=threads)
         self._library = genai_model.library()

@@ -75,7 +75,7 @@ class HFStep:
             raise ModelError(
                 f"kv_memory_bytes holds no text: the model in {folder} needs {self._token_bytes} bytes for each token; give more"
             )
-        self.tokens_per_step = max(tokens_per_step or STEP_TOKENS[self.device], rows)
+        self.tokens_per_step = self.tokens_alone = max(tokens_per_step or STEP_TOKENS[self.device], rows)
         self.capabilities = Capabilities(rollback=True, batched=True, exact=self.device == "cpu" and self._dtype == torch.float32)
         self._load_seconds = time.perf_counter() - started
 

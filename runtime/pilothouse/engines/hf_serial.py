@@ -50,7 +50,7 @@ class HFSerialStep:
                 f"kv_memory_bytes holds no text: the model in {folder} needs {self._token_bytes} bytes for each token; give more"
             )
         self._model = hf_model.load(folder, config, self._dtype, self.device, attention)
-        self.tokens_per_step = self.context
+        self.tokens_per_step = self.tokens_alone = self.context
         self.capabilities = Capabilities(exact=False)
         self._row: int | None = None
         self._length = 0

@@ -23,7 +23,8 @@ from pilothouse.engines.paged_stages import TAKEN
 from pilothouse.engines.refusals import GraphRefused
 from pilothouse.engines.resting import Resting
 
-STEP_TOKENS = 128  # more a step is no faster, and everyone waits for a step
+STEP_TOKENS = 128  # more a step is hardly faster, and everyone waits for a step
+ALONE = 2  # steps in one for a prompt with nobody beside it: 4 % sooner, for the weights are unpacked half as often
 PRECISIONS = {"fp16": "f16", "u8": "u8"}
 COMPUTE = {"float32": "f32", "bfloat16": "bf16"}  # f32 multiplies weights as int8, and is exact in any batch
 
@@ -76,6 +77,7 @@ class PagedStep:
         self.rows = rows
         self.context = min(context, self._kv.blocks * BLOCK)
         self.tokens_per_step = step_tokens or max(STEP_TOKENS, 2 * rows)
+        self.tokens_alone = step_tokens or ALONE * self.tokens_per_step
         self.capabilities = Capabilities(
             prefix_cache=prefix_cache, rollback=True, batched=True, exact=(kv_precision, dtype) == ("fp16", "float32")
         )
@@ -86,7 +88,7 @@ class PagedStep:
         }  # fmt: skip
         self._rows = Rows(**self._table)
         self._batch = Batch(
-            compiled, self._request, tokens=self.tokens_per_step, rows=rows,
+            compiled, self._request, tokens=self.tokens_alone, rows=rows,
             blocks=self._rows.tables.shape[1], scratch=self._kv.blocks,
         )  # fmt: skip
         self._resting = Resting()
@@ -232,6 +234,7 @@ class PagedStep:
             "rows": self.rows,
             "context_tokens": self.context,
             "step_tokens": self.tokens_per_step,
+            "step_tokens_alone": self.tokens_alone,
             "companion": self._batch.accompanied,
             "stages": self.stages,
             "layers": self._layers,

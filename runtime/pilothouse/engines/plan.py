@@ -25,6 +25,7 @@ class Limits:
     lone_drafts: bool = False  # only while one row answers
     turn: int | None = None  # tokens that a row opened with no more can't outgrow without being computed anew
     stages: int = 1  # between which a prompt's piece can rest
+    tokens_alone: int = 0  # most of a step of one prompt and nothing else; 0: as of any
 
 
 class Share(NamedTuple):

@@ -7,6 +7,7 @@
   a piece costs whatever its size (the keys before it) is paid once for many tokens, and a step costs what it would with a small one (by those
   who answer when it begins). One piece at a time, of the oldest long prompt and of the shortest in turn, for half of what prompts have where
   there are usual ones, of whose half the oldest gets half;
+- a prompt that is all there is has a step of `Limits.tokens_alone`;
 - beside that, usual prompts (of up to half a step) get a quarter of what they still need together, or up to an eighth of a step, if that is
   more: a row that waits for its first token is empty, and a usual prompt costs those who answer a few longer steps, once.
 """
@@ -50,6 +51,7 @@ class Portions:
 
     def __init__(self, limits: Limits) -> None:
         self._whole, self._stages = limits.tokens_per_step, limits.stages
+        self._alone = limits.tokens_alone or limits.tokens_per_step
         self._least = LEAST_CHUNK if limits.stages == 1 else LEAST_PASSING
         self._passing: _Passing | None = None
         self._shortest_next = False  # of the long prompts; else the oldest
@@ -61,8 +63,9 @@ class Portions:
         """
         shortest_first = sorted(prompts, key=lambda entry: entry.left)
         usual = [entry for entry in shortest_first if entry.left <= self._whole // PIECE or entry.opened <= self._whole // USUAL]
-        base = max(self._least, self._whole * len(prompts) ** 2 // (len(prompts) + answering) ** 2)
-        wanted, most = sum(entry.left for entry in usual), self._whole - taken
+        whole = self._alone if len(prompts) == 1 and not answering else self._whole
+        base = max(self._least, whole * len(prompts) ** 2 // (len(prompts) + answering) ** 2)
+        wanted, most = sum(entry.left for entry in usual), whole - taken
         extra = max(min(wanted, self._whole // PIECE), wanted // QUARTER)
         passing = self._pass(prompts, usual, min(base, most), beside=answering > 0) if most > 0 else None
         if passing is None:

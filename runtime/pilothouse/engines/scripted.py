@@ -105,6 +105,7 @@ class ScriptedStep:
         rows: int = 4,
         context: int = 256,
         tokens_per_step: int = 64,
+        tokens_alone: int = 0,
         kv_tokens: int = 0,
         rollback: bool = True,
         prefix_cache: bool = False,
@@ -118,7 +119,8 @@ class ScriptedStep:
             time.sleep(self.faults.load_seconds)
         if self.faults.fail_load is not None:
             raise self.faults.fail_load
-        self.rows, self.context, self.tokens_per_step = rows, context, tokens_per_step
+        self.rows, self.context = rows, context
+        self.tokens_per_step, self.tokens_alone = tokens_per_step, tokens_alone or tokens_per_step
         self.capabilities = Capabilities(rollback=rollback, prefix_cache=prefix_cache, batched=rows > 1)
         self.turn = turn
         self.stages = stages

@@ -83,7 +83,7 @@ class SlotsStep:
         self._kernels.hold(self._memory)
         self._store = PrefixStore(self._memory, store) if prefix_cache else None
         self.rows = rows
-        self.tokens_per_step = step_tokens or max(STEP_TOKENS, 2 * rows)
+        self.tokens_per_step = self.tokens_alone = step_tokens or max(STEP_TOKENS, 2 * rows)
         self.capabilities = Capabilities(prefix_cache=prefix_cache, rollback=True, lone_drafts=True, batched=True)
         self._isolation = prefix_isolation
         self._reserved = 0  # tokens, of all rows

@@ -41,7 +41,7 @@ def measure(engine: StepEngine, vocabulary: int, *, rows: tuple[int, ...] = (1, 
             return Timing(engine.name, 0.0, {})
         begun = time.perf_counter()
         while at < length:
-            piece = prompt[at : at + engine.tokens_per_step]
+            piece = prompt[at : at + engine.tokens_alone]
             at += len(piece)
             engine.extend(0, len(piece))
             engine.step([Work(0, piece, 1 if at == length else 0)])

@@ -125,6 +125,7 @@ class Worker:
             rows=min(engine.rows, engine.tokens_per_step),
             context=engine.context,
             tokens_per_step=engine.tokens_per_step,
+            tokens_alone=0 if isinstance(engine, TokenEngine) else engine.tokens_alone,
             drafts=self._speculation and engine.capabilities.rollback,
             lone_drafts=engine.capabilities.lone_drafts,
             sharing=engine.capabilities.prefix_cache,

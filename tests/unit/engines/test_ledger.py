@@ -65,7 +65,7 @@ class World:
         sizes = self.engine.rows, self.engine.context, self.engine.tokens_per_step
         limits = Limits(
             *sizes, drafts, self.engine.capabilities.prefix_cache, queue_seconds, 600.0, lone_drafts=lone_drafts, turn=self.engine.turn,
-            stages=self.engine.stages,
+            stages=self.engine.stages, tokens_alone=self.engine.tokens_alone,
         )  # fmt: skip
         self.bench = Bench(self.engine, refuse)
         self.ledger = Ledger(self.bench, Waiting(), limits)
@@ -120,6 +120,7 @@ ARRIVALS = st.lists(st.tuples(st.integers(0, 30), PROMPTS, st.integers(1, 30), s
     arrivals=ARRIVALS,
     rows=st.integers(1, 4),
     tokens_per_step=st.sampled_from([4, 5, 16, 64, 512]),
+    larger_alone=st.booleans(),
     kv_tokens=st.sampled_from([116, 150, 2_000]),
     prefix_cache=st.booleans(),
     formula=st.sampled_from([following, echoing(3), echoing(1)]),
@@ -132,6 +133,7 @@ def test_every_job_answers_what_it_would_answer_alone(
     arrivals: list[tuple[int, list[int], int, str]],
     rows: int,
     tokens_per_step: int,
+    larger_alone: bool,
     kv_tokens: int,
     prefix_cache: bool,
     formula: Formula,
@@ -140,11 +142,12 @@ def test_every_job_answers_what_it_would_answer_alone(
     stages: int,
     cancelled: list[tuple[int, int]],
 ) -> None:
-    """Over any arrivals, chunks, stages, shortages, drafts and cancellations: exact tokens, no step over its size (or, with a piece that rests, its
-    double), and nothing is left behind."""
+    """Over any arrivals, chunks, stages, shortages, drafts and cancellations: exact tokens, no step over its size (or its double, with a piece that
+    rests or for a prompt that is alone), and nothing is left behind."""
     world = World(
         rows=rows,
         tokens_per_step=tokens_per_step,
+        tokens_alone=2 * tokens_per_step if larger_alone else 0,
         kv_tokens=kv_tokens,
         prefix_cache=prefix_cache,
         formula=formula,
@@ -162,7 +165,7 @@ def test_every_job_answers_what_it_would_answer_alone(
         world.step()
     world.run()
 
-    assert max(world.engine.fed, default=0) <= tokens_per_step * min(2, stages)
+    assert max(world.engine.fed, default=0) <= tokens_per_step * (2 if larger_alone else min(2, stages))
     assert world.engine.open == {}
     assert len(world.ends) + len(gone) == len(entries)
     for entry in entries:
@@ -229,6 +232,21 @@ def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
 
     assert len(answer(short)) == 1
     assert long.fed == 64 + 56
+
+
+def test_a_prompt_with_nobody_beside_it_has_a_larger_step() -> None:
+    """Until somebody comes: two prompts share a step, and beside an answer a prompt is fed as anywhere."""
+    world = World(rows=3, tokens_per_step=64, tokens_alone=128, context=4_000)
+    long = world.add([1] * 600)
+    for fed in (128, 256):
+        world.step()
+        assert long.fed == fed
+    short = world.add([2] * 70, 2, end_ids=frozenset())
+    for _ in range(2):
+        plan = world.step()
+        assert sum(share.tokens for share in plan.shares) <= 64
+    world.run()
+    assert (len(answer(short)), len(answer(long))) == (2, 8)
 
 
 def test_the_oldest_prompt_gets_half_of_what_prompts_have() -> None:
