@@ -12,7 +12,8 @@ BARE = "bare loop"
 OF_BARE = {
     "shadowed": (
         "of bare, same steps",
-        "the bare loop is the arm's shadow (benchmarks/shadow.py), and takes the very same steps, ten of each in turn",
+        "the bare loop is the arm's shadow (benchmarks/shadow.py), and takes the very same steps, ten of each in turn; clients over HTTP read ten "
+        "times a second, for to read is theirs, on machines of their own",
     ),
     "replayed": (
         "of bare, same arrivals",
