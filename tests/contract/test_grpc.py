@@ -1,5 +1,7 @@
 """The Open Inference Protocol over gRPC: the standard calls, Triton's stream, health, reflection, and the status of every refusal."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +51,19 @@ def test_standard_calls_answer(calls: Calls, target: Target) -> None:
     assert (told.name, list(told.versions), told.platform) == (over_rest["name"], over_rest["versions"], over_rest["platform"])
     for known, tensors in ((over_rest["inputs"], told.inputs), (over_rest["outputs"], told.outputs)):
         assert [(t.name, t.datatype, list(t.shape)) for t in tensors] == [(t["name"], t["datatype"], t["shape"]) for t in known]
+
+
+def test_the_clients_messages_keep_their_classes(calls: Calls, target: Target) -> None:
+    """One class for each message from the first call to the last: threads that call at once never meet one that is being collected."""
+    answer = calls.call("ModelInfer", calls.request(target.model, HELLO))
+    kinds = [weakref.ref(type(one)) for one in (answer, answer.outputs[0], answer.outputs[0].contents, answer.parameters["finish_reason"])]
+    del answer
+    gc.collect()
+    again = calls.call("ModelInfer", calls.request(target.model, HELLO))
+
+    assert [kind() for kind in kinds] == [
+        type(one) for one in (again, again.outputs[0], again.outputs[0].contents, again.parameters["finish_reason"])
+    ]
 
 
 def test_raw_contents_are_answered_raw(calls: Calls, target: Target) -> None:

@@ -28,19 +28,20 @@ class Calls:
         intercepted = grpc.intercept_channel(channel, _WithMetadata(self._metadata))
         self._pool = DescriptorPool(ProtoReflectionDescriptorDatabase(intercepted))
         self._service = self._pool.FindServiceByName(SERVICE)
+        self._classes = _classes(self._service)
 
     def call(self, method: str, request: dict[str, Any], *, key: bool = True) -> Any:
         """One of the service's calls, its request as a dictionary. Raises `grpc.RpcError`."""
         described = self._service.FindMethodByName(method)
-        asked = GetMessageClass(described.input_type)(**request)
+        asked = self._classes[described.input_type.full_name](**request)
         call = self._channel.unary_unary(f"/{SERVICE}/{method}", request_serializer=bytes, response_deserializer=bytes)
         answer = call(asked.SerializeToString(), metadata=self._metadata if key else [], timeout=self._timeout)
-        return GetMessageClass(described.output_type).FromString(answer)
+        return self._classes[described.output_type.full_name].FromString(answer)
 
     def stream_call(self, *requests: dict[str, Any], metadata: Sequence[tuple[str, str]] = ()) -> list[Any]:
         """Every message of ModelStreamInfer's answer to `requests`. Raises `grpc.RpcError`."""
         described = self._service.FindMethodByName("ModelStreamInfer")
-        kind, asked = GetMessageClass(described.output_type), GetMessageClass(described.input_type)
+        kind, asked = (self._classes[one.full_name] for one in (described.output_type, described.input_type))
         call = self._channel.stream_stream(f"/{SERVICE}/ModelStreamInfer", request_serializer=bytes, response_deserializer=bytes)
         sent = iter([asked(**request).SerializeToString() for request in requests])
         return [kind.FromString(data) for data in call(sent, metadata=[*self._metadata, *metadata], timeout=self._timeout)]
@@ -83,6 +84,21 @@ class Calls:
                 demand(error.code() == expected, f"gRPC: {request} got {error.code()}, not {expected}")
             else:
                 demand(False, f"gRPC: {request} was answered")
+
+
+def _classes(service: Any) -> dict[str, Any]:
+    """The class of every message that a service's calls have in them, by full name.
+
+    protobuf itself keeps them weakly: made anew for each call, one may be collected while another thread is looking it up.
+    """
+    found: dict[str, Any] = {}
+    todo = [one for method in service.methods for one in (method.input_type, method.output_type)]
+    while todo:
+        message = todo.pop()
+        if message.full_name not in found:
+            found[message.full_name] = GetMessageClass(message)
+            todo += [field.message_type for field in message.fields if field.message_type is not None]
+    return found
 
 
 class _WithMetadata(grpc.StreamStreamClientInterceptor):  # type: ignore[misc]  # grpc has no types
