@@ -11,7 +11,7 @@ from loads import Request, Told, dumped
 
 HERE = Path(__file__).parent
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Of 2 MiB, as our images and scripts/serve ask for: what has OpenVINO's kernels gets them here, whoever's it is."""
+"""Of 2 MiB, as our images and scripts/serve ask for: ours have them, and OpenVINO's own, which has the same kernels."""
 
 
 class Peer(Protocol):
