@@ -39,7 +39,11 @@ def _mixed(one: Peer, seed: int) -> Numbers:
 
 
 def _decode(one: Peer, seed: int) -> Numbers:
-    return {f"at_{rows}_rows": one.run(even(seed * 100 + rows, rows, 16, 48)).steady for rows in (1, 4, 16)}
+    """Medians: one row's answer takes less than a second, in which a machine's speed is not what it is in the next."""
+    return {
+        f"at_{rows}_rows": statistics.median(one.run(even(seed * 1000 + place * 100 + rows, rows, 16, 48)).steady for place in range(times))
+        for rows, times in ((1, 5), (4, 3), (16, 1))
+    }
 
 
 def _prefill(one: Peer, seed: int) -> Numbers:
@@ -78,7 +82,7 @@ PARTS = [
         [_beats(f"auto over the better of ours, {rows} rows", f"at_{rows}_rows", "better", 0.95, None) for rows in (1, 4, 16)]
         + [_beats(f"auto over OpenVINO GenAI, {rows} rows", f"at_{rows}_rows", "openvino", 1.0) for rows in (1, 4, 16)]
         + [_beats(f"{SAME_PRECISION}, {rows} rows", f"at_{rows}_rows", "openvino f32", 1.0) for rows in (1, 4, 16)],
-        40,
+        70,
     ),
     _part(
         "prefill", "one prompt of 512 tokens, tokens a second until the first answer", _prefill, (*OURS, *OPENVINO, "llama", "og-generator"),
