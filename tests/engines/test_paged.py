@@ -158,6 +158,25 @@ def test_a_draft_is_computed_as_its_token_would_be_to_the_last_bit(context: int)
     assert np.array_equal(logits(1), logits(8))
 
 
+def test_a_prompt_that_is_alone_has_a_step_of_twice_the_size_unless_one_was_set() -> None:
+    """With the same bits in one step as in two; a size that was set bounds every step."""
+    engine, bounded = make(context=512, kv_memory_bytes=32 << 20, prefix_cache=False), make(step_tokens=64)
+    whole = engine.tokens_alone
+    assert (whole, bounded.tokens_alone) == (2 * engine.tokens_per_step, 64)
+    bounded.close()
+    chance = random.Random(3)
+    text = [chance.randrange(100, 1900) for _ in range(whole)]
+    found = []
+    for cuts in ((0, whole), (0, engine.tokens_per_step, whole)):
+        engine.admit(0, text, "")
+        for begin, end in pairwise(cuts):
+            last = engine.step([Work(0, text[begin:end], 1)]).copy()
+        found.append(last)
+        engine.withdraw(0)
+    assert np.array_equal(*found)
+    engine.close()
+
+
 @pytest.mark.parametrize("seed", [5, 46])  # of 60 texts the two whose bits once differed: keys and values are rounded to fp16
 def test_pieces_behind_a_known_prefix_are_computed_as_the_whole(seed: int) -> None:
     """Nor does it show how what follows a prefix is cut: its first token, alone, has nobody of its own row before it."""

@@ -181,6 +181,13 @@ async def test_drafts_give_the_same_chunks_in_fewer_steps() -> None:
     assert (results[0][1], results[1][1] < 25) == (60, True)
 
 
+async def test_a_prompt_that_is_alone_has_the_step_that_the_engine_gives_it() -> None:
+    """The engine's two sizes are the loop's."""
+    with started(tokens_per_step=16, tokens_alone=32) as (loop, made, _):
+        await collect(loop.generate(job((1,) * 70, 1)))
+        assert made[0].fed[-3:] == [32, 32, 6]
+
+
 async def test_a_stop_string_frees_the_row_and_the_rest_of_the_step_does_not_count() -> None:
     """Also in the midst of accepted drafts: the same text and usage as without."""
     prompt = tuple(range(1, 9))
