@@ -1,15 +1,20 @@
 """What is the paged engine's own: 8-bit keys and values, and memory by blocks."""
 
 import random
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 import openvino
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pilothouse.engines.base import Logits, Work
 from pilothouse.engines.blocks import BLOCK
 from pilothouse.engines.paged import PagedStep
+from pilothouse.engines.paged_batch import Batch
+from pilothouse.engines.paged_rows import Rows
 from pilothouse.engines.refusals import GraphRefused
 from pilothouse.models import pocket
 from support.playing import alone
@@ -19,6 +24,15 @@ from support.pocket_text import KNOWN, answer, question
 def make(**changes: object) -> PagedStep:
     values = {"threads": 2, "rows": 4, "context": 512, "kv_memory_bytes": 8 << 20} | changes
     return PagedStep(pocket.FOLDER, **values)  # type: ignore[arg-type]  # the table above has the types of the signature
+
+
+@pytest.fixture(scope="module")
+def warm_step() -> Iterator[PagedStep]:
+    """A warm engine without rows, whose tests leave it so."""
+    made = make(prefix_cache=False)
+    made.warm_up()
+    yield made
+    made.close()
 
 
 def test_a_shared_beginning_takes_no_memory_again() -> None:
@@ -136,6 +150,65 @@ def test_a_sequence_without_tokens_ends_every_batch(rows: int) -> None:
 
     assert fed == {"input_ids": [302] * rows, "past_lens": [2] * rows + [0], "subsequence_begins": [*range(rows + 1), rows]}
     engine.close()
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 1 << 30))
+def test_a_step_like_the_one_before_is_laid_out_as_any_other(warm_step: PagedStep, seed: int) -> None:
+    """Rows come and go, answer alone and with drafts that are taken back, over the ends of blocks: what the kernels are fed is what a batch that
+    begins anew with each step feeds them, to the last number."""
+    engine, chance = warm_step, random.Random(seed)
+    fast, request = engine._batch, engine._compiled.create_infer_request()
+    engine._kv.bind(request)
+    anew = Batch(
+        engine._compiled,
+        request,
+        tokens=engine.tokens_alone,
+        rows=engine.rows,
+        blocks=engine._rows.tables.shape[1],
+        scratch=engine._kv.blocks,
+    )
+    anew.accompanied, anew._laid_out = fast.accompanied, fast._laid_out
+    fast._reach = 0  # as when nobody was long yet
+    names = [port.get_any_name() for port in engine._compiled.inputs if "_cache." not in port.get_any_name()]
+    alike = 0
+
+    def fill(work: Sequence[Work], rows: Rows) -> int:
+        nonlocal alike
+        before = list(fast._before)
+        wanted = Batch.fill(fast, work, rows)
+        alike += len(before) == len(fast._before) > 0 and all(a[1] is b[1] for a, b in zip(before, fast._before, strict=True))
+        anew._before = []
+        assert wanted == anew.fill(work, rows)
+        for name in names:
+            assert engine._request.get_tensor(name).data.tolist() == request.get_tensor(name).data.tolist(), name
+        return wanted
+
+    def text(count: int) -> list[int]:
+        return [chance.randrange(100, 1900) for _ in range(count)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast, "fill", fill)
+        open_: dict[int, int] = {}
+        for _ in range(12):
+            for row in [row for row in open_ if chance.random() < 0.2]:
+                engine.withdraw(row)
+                del open_[row]
+            for row in [row for row in range(engine.rows) if row not in open_ and chance.random() < 0.4]:
+                prompt = text(chance.choice((1, 2, 30, 31, 32, 33, 60)))
+                if engine.admit(row, prompt, "") is not None:
+                    open_[row] = 0
+                    engine.step([Work(row, prompt, 1)])
+            for _ in range(chance.choice((1, 3, 20))):
+                drafts = {row: chance.choice((0, 0, 0, 0, 0, 0, 0, 3)) for row in open_}
+                if open_ and all(engine.extend(row, 1 + drafts[row]) for row in open_):
+                    engine.step([Work(row, text(1 + drafts[row]), 1 + drafts[row]) for row in open_])
+                for row, count in drafts.items():
+                    if count or chance.random() < 0.1:
+                        engine.rollback(row, chance.randrange(count + 2))
+        for row in open_:
+            engine.withdraw(row)
+    assert alike > 0
 
 
 @pytest.mark.parametrize("context", [30, 200])

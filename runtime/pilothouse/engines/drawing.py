@@ -107,7 +107,7 @@ class Drawer:
 def likeliest(logits: Logits) -> int:
     """The likeliest token of a row, the first of equal ones. Raises `EngineFailed` where logits are not numbers."""
     best = int(logits.argmax())  # finds a NaN first
-    if not math.isfinite(logits[best]):
+    if not math.isfinite(logits.item(best)):
         raise EngineFailed
     return best
 

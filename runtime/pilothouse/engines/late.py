@@ -11,6 +11,8 @@ from pilothouse.errors import DeadlineExceeded, Overloaded
 def late(waiting: Waiting, running: Collection[Entry], limits: Limits, now: float) -> list[tuple[Entry, Ending]]:
     """Those whose time is over at `now` (monotonic seconds), each with what its client hears."""
     over: list[tuple[Entry, Ending]] = [(entry, _too_long()) for entry in running if now - entry.arrived > limits.request_seconds]
+    if not len(waiting):
+        return over
     resumed = [entry for entry in waiting if entry.begun and now - entry.arrived > limits.request_seconds]
     queued = [entry for entry in waiting if not entry.begun and now - entry.arrived > limits.queue_seconds]
     over += [(entry, _too_long()) for entry in resumed]

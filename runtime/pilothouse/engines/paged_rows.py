@@ -111,7 +111,10 @@ class Rows:
         """`tokens` are computed now. Called before the kernels run: the text is what they are fed from."""
         state = self._rows[row]
         end = state.length + len(tokens)
-        self.tokens[row, state.length : end] = tokens
+        if len(tokens) == 1:
+            self.tokens[row, state.length] = tokens[0]  # an array made of a list costs five times that
+        else:
+            self.tokens[row, state.length : end] = tokens
         state.length = end
         state.last += len(tokens)
 

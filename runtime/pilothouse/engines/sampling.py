@@ -205,6 +205,10 @@ class Sampler:
         if logits.shape[1] < self._vocabulary:
             self._vocabulary = logits.shape[1]
             self._drawer = Drawer(self._vocabulary)
+        if len(logits) == len(rows):  # no drafts
+            whole = logits if logits.shape[1] == self._vocabulary else logits[:, : self._vocabulary]
+            alone = self._next([self._rows[row] for row, _ in rows], [whole[at] for at in range(len(rows))])
+            return [[sampled] for sampled in alone]
         answers: list[list[Sampled]] = [[] for _ in rows]
         begins = list(accumulate((len(drafts) + 1 for _, drafts in rows), initial=0))
         going, place = list(range(len(rows))), 0

@@ -169,10 +169,9 @@ class Worker:
         """Take in what was said since the last step; sleep while there is nothing to do. False: stop."""
         while True:
             self.kv_used, self.progressed = driver.usage(), self._clock()
-            try:
-                said = self.inbox.get(block=not driver.running and not len(self._waiting))
-            except Empty:
+            if self.inbox.empty() and (driver.running or len(self._waiting)):
                 return True
+            said = self.inbox.get()
             if isinstance(said, Stop):
                 return False
             if isinstance(said, GivenUp):
@@ -203,7 +202,10 @@ class Worker:
 
     def _answer(self, plan: Plan, driver: Driver) -> None:
         """Tokens to readers: the last of a row says why it ends, unless its text does so before. First tokens go first."""
-        for outcome, answer in sorted(driver.step(plan), key=_later):
+        told = driver.step(plan)
+        if len(told) > 1:
+            told.sort(key=_later)
+        for outcome, answer in told:
             request = self._requests.get(outcome.entry)
             if request is None:
                 continue  # this step was given up, and now it has come back
