@@ -13,6 +13,7 @@ from typing import Any
 
 import makers
 import numpy as np
+import uvloop
 from dictated import Dictated
 from parts import Numbers, Opened, Part
 from peers import ours
@@ -77,7 +78,7 @@ def _loops(wanted: dict[str, Settings], engines: Mapping[str, Any] | None = None
 
 
 def _ask(loop: Loop, requests: list[Request], sampling: Sampling = GREEDY) -> Told:
-    return asyncio.run(ours.run(loop, requests, sampling))
+    return uvloop.run(ours.run(loop, requests, sampling))
 
 
 # -- overhead ------------------------------------------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ def stall() -> Iterator[Opened]:
                 "quiet_p50": float(np.median(quiet)), "beside_p50": float(np.median(loud)), "ttft_long": first - sent,
             }  # fmt: skip
 
-        yield Opened(KINDS, lambda arm, seed: asyncio.run(beside(loops[arm], seed)))
+        yield Opened(KINDS, lambda arm, seed: uvloop.run(beside(loops[arm], seed)))
 
 
 @contextlib.asynccontextmanager
@@ -305,7 +306,7 @@ def cancel() -> Iterator[Opened]:
         def run(arm: str, seed: int) -> Numbers:
             name, _, way = arm.partition(" ")
             if way == "storm":
-                return asyncio.run(storm(loops[name], seed))
+                return uvloop.run(storm(loops[name], seed))
             return {"tokens_per_second": _ask(loops[name], even(seed, 8, 16, 96)).steady}
 
         yield Opened(tuple(f"{name} {way}" for name in KINDS for way in ("alone", "storm")), run)

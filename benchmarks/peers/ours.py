@@ -1,4 +1,4 @@
-"""One of our engines behind its loop, with sampling and text, as the server runs it: ours.py FOLDER SETTINGS"""
+"""One of our engines behind its loop, with sampling and text, on the server's event loop: ours.py FOLDER SETTINGS"""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from loads import Request, Told
 from serving import serve
 
@@ -58,7 +59,7 @@ def main() -> None:
     try:
         serve(
             {"name": f"pilothouse {loop.name}", **loop.describe()},
-            lambda requests, clients: asyncio.run(run(loop, requests, Sampling(temperature=0.0))),
+            lambda requests, clients: uvloop.run(run(loop, requests, Sampling(temperature=0.0))),
         )
     finally:
         loop.stop()
