@@ -3,8 +3,8 @@
     scripts/bench-engines [PART ...] [--blocks 5] [--add]
 
 The model is a 4-layer slice of Phi-3-mini with random weights, made when it is missing in every peer's format out of one checkpoint; peers get
-environments of their own. Arms are measured in turn and back (ABBA) on loads that no other block has; a ratio is of one block, and what is printed
-is the median over blocks and the range. A block in which others had more than 15 % of the machine is measured again, up to twice. Everything is
+environments of their own, and each block starts them anew. Arms are measured in turn and back (ABBA) on loads that no other block has; a ratio is
+of one block, and what is printed is the median over blocks and the range. A block in which others had more than 15 % of the machine is measured again, up to twice. Everything is
 kept in benchmarks/results/engines, a file for each kind of machine, and docs/engines.md shows it. Speculation is off where it is not what is measured.
 """
 

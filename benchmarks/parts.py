@@ -13,7 +13,7 @@ Run = Callable[[str, int], Numbers]  # an arm and a seed that no other block has
 
 @dataclass
 class Opened:
-    """A part that is ready: every arm is loaded and warm. `facts` say what each arm is."""
+    """A part that is ready: each arm is warm when it is measured. `facts` say what each arm is, once all have been."""
 
     arms: tuple[str, ...]
     run: Run
