@@ -10,6 +10,7 @@ kept in benchmarks/results/engines, a file for each kind of machine, and docs/en
 
 import argparse
 import signal
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ import makers
 import own_parts
 import results
 import tables
-from parts import Opened, Part
+from parts import Numbers, Opened, Part
 
 from pilothouse.engines import cpu
 
@@ -31,17 +32,25 @@ TRIES = 3
 
 
 def block(opened: Opened, number: int, seed: int) -> results.Block:
-    """Every arm once, there or back; the quietest of up to three tries of each."""
-    told: results.Block = {}
-    for arm in opened.arms if number % 2 == 0 else reversed(opened.arms):
-        for _ in range(TRIES):
-            with machine.Watch() as watch:
-                numbers = opened.run(arm, seed)
-            if arm not in told or watch.others < told[arm]["others"]:
-                told[arm] = {**numbers, "others": watch.others}
-            if watch.others <= machine.VOID:
-                break
-    return {arm: told[arm] for arm in opened.arms}
+    """Every arm in turn, there or back; of the quietest of up to three tries of each."""
+    told: dict[str, list[Numbers]] = {arm: [] for arm in opened.arms}
+    with opened.anew():
+        for turn in range(opened.turns):
+            for arm in opened.arms if (number + turn) % 2 == 0 else reversed(opened.arms):
+                told[arm].append(_quietest(opened, arm, seed * opened.turns + turn))
+    return {arm: {key: statistics.median(one[key] for one in turns) for key in turns[0]} for arm, turns in told.items()}
+
+
+def _quietest(opened: Opened, arm: str, seed: int) -> Numbers:
+    best: Numbers = {}
+    for _ in range(TRIES):
+        with machine.Watch() as watch:
+            numbers = opened.run(arm, seed)
+        if not best or watch.others < best["others"]:
+            best = {**numbers, "others": watch.others}
+        if watch.others <= machine.VOID:
+            break
+    return best
 
 
 def measure(part: Part, blocks: int) -> dict[str, Any]:
