@@ -10,7 +10,10 @@ from typing import Any, Protocol
 from loads import Request, Told, dumped
 
 HERE = Path(__file__).parent
-LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+LARGE_PAGES = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
+    ":glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=268435456"
+}
 """Of 2 MiB, as our images and scripts/serve ask for: ours have them, and OpenVINO's own, which has the same kernels."""
 
 
