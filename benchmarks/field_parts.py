@@ -50,6 +50,10 @@ def _decode(one: Peer, seed: int) -> Numbers:
     return {f"at_{rows}_rows": one.run(even(seed * 100 + rows, rows, 16, 48)).steady for rows in (1, 4, 16)}
 
 
+def _single(one: Peer, seed: int) -> Numbers:
+    return {"at_1_rows": one.run(even(seed, 1, 16, 48)).steady}
+
+
 def _prefill(one: Peer, seed: int) -> Numbers:
     return {"tokens_per_second": 512 / one.run(even(seed, 1, 512, 1)).ttft_p50}
 
@@ -92,6 +96,15 @@ PARTS = [
         + [_beats(f"auto over OpenVINO GenAI, {rows} rows", f"at_{rows}_rows", "openvino", 1.0) for rows in (1, 4, 16)]
         + [_beats(f"{SAME_PRECISION}, {rows} rows", f"at_{rows}_rows", "openvino f32", 1.0) for rows in (1, 4, 16)],
         110, turns=4,
+    ),
+    _part(
+        "single", "one answer alone: 48 tokens after 16; sixteen answers of each in turn", _single, (*OURS, *OPENVINO, "llama"),
+        [
+            _beats("auto over the better of ours", "at_1_rows", "better", 0.95, None),
+            _beats("auto over OpenVINO GenAI", "at_1_rows", "openvino", 1.0),
+            _beats(SAME_PRECISION, "at_1_rows", "openvino f32", 1.0),
+        ],
+        90, turns=16,
     ),
     _part(
         "prefill", "one prompt of 512 tokens, tokens a second until the first answer", _prefill, (*OURS, *OPENVINO, "llama", "og-generator"),
