@@ -3,9 +3,10 @@
     scripts/bench-engines [PART ...] [--blocks 5] [--add]
 
 The model is a 4-layer slice of Phi-3-mini with random weights, made when it is missing in every peer's format out of one checkpoint; peers get
-environments of their own, and each block starts them anew. Arms are measured in turn and back (ABBA) on loads that no other block has; a ratio is
-of one block, and what is printed is the median over blocks and the range. A block in which others had more than 15 % of the machine is measured again, up to twice. Everything is
-kept in benchmarks/results/engines, a file for each kind of machine, and docs/engines.md shows it. Speculation is off where it is not what is measured.
+environments of their own, and each block starts them anew. Arms are measured in turn and back (ABBA) on loads that no other block has; a ratio is of
+one block, and what is printed is the median over blocks and the range. A run in which others had more than 15 % of the machine is measured again, up
+to twice. Everything is kept in benchmarks/results/engines, a file for each kind of machine, and docs/engines.md shows it. Speculation is off where it
+is not what is measured.
 """
 
 import argparse
@@ -32,16 +33,20 @@ TRIES = 3
 
 
 def block(opened: Opened, number: int, seed: int) -> results.Block:
-    """Every arm in turn, there or back; of the quietest of up to three tries of each."""
+    """Every arm in turn, there and back: medians of what its turns told, and the most that others had of the machine in one of them."""
     told: dict[str, list[Numbers]] = {arm: [] for arm in opened.arms}
     with opened.anew():
         for turn in range(opened.turns):
             for arm in opened.arms if (number + turn) % 2 == 0 else reversed(opened.arms):
                 told[arm].append(_quietest(opened, arm, seed * opened.turns + turn))
-    return {arm: {key: statistics.median(one[key] for one in turns) for key in turns[0]} for arm, turns in told.items()}
+    return {
+        arm: {key: (max if key == "others" else statistics.median)([one[key] for one in turns]) for key in turns[0]}
+        for arm, turns in told.items()
+    }
 
 
 def _quietest(opened: Opened, arm: str, seed: int) -> Numbers:
+    """The one of up to three tries in which others had least of the machine."""
     best: Numbers = {}
     for _ in range(TRIES):
         with machine.Watch() as watch:

@@ -73,8 +73,8 @@ class PagedStep:
         del graph
         self._compiled = compiled
         self._request = compiled.create_infer_request()
-        # What its own `infer` wraps, which costs 20 us a step; the stubs have it in another class.
-        self._infer = super(ov.InferRequest, self._request).infer  # type: ignore[misc]
+        # What its own `infer` wraps, which costs 20 us a step.
+        self._infer = super(ov.InferRequest, self._request).infer  # type: ignore[misc]  # the stubs do not know its base
         self._kv = _Caches(compiled, kv_memory_bytes, rows * -(-context // BLOCK))
         self.rows = rows
         self.context = min(context, self._kv.blocks * BLOCK)

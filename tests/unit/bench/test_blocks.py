@@ -58,3 +58,25 @@ def test_of_a_blocks_turns_medians_count() -> None:
     told = engines.block(opened, 0, 10)
 
     assert {arm: (one["rate"], one["seed"]) for arm, one in told.items()} == {"a": (3.0, 31.0), "b": (7.0, 31.0)}
+
+
+@pytest.mark.parametrize(("seen", "tries", "told"), [([0.1, 0.0], 2, 0.1), ([0.5, 0.2, 0.3, 0.1], 4, 0.2), ([0.5, 0.0, 0.12], 3, 0.12)])
+def test_a_disturbed_run_is_made_again_and_the_worst_that_counts_is_told(
+    monkeypatch: pytest.MonkeyPatch, seen: list[float], tries: int, told: float
+) -> None:
+    """Up to twice; of its tries the quietest counts, and of a block's turns the one in which others had most of the machine is named."""
+    shares, runs = iter(seen), []
+
+    class Watched(Quiet):
+        def __enter__(self) -> "Watched":
+            self.others = next(shares)
+            return self
+
+    def run(arm: str, seed: int) -> Numbers:
+        runs.append(seed)
+        return {"rate": 1.0}
+
+    monkeypatch.setattr(machine, "Watch", Watched)
+    found = engines.block(Opened(("a",), run, turns=2), 0, 5)
+
+    assert (len(runs), found["a"]["others"]) == (tries, told)
