@@ -119,7 +119,7 @@ def overhead() -> Iterator[Opened]:
             return {"tokens_per_second": _ask(loops[name], requests, GREEDY if way == "served" else drawn).steady}
 
         arms = [f"{name} {way}" for name in KINDS for way in ("bare step", "served", "served, drawn")]
-        yield Opened((*arms, "raw onnxruntime batch"), run)
+        yield Opened((*arms, "raw onnxruntime batch"), run, turns=3)
 
 
 def _over(name: str, way: str, under: str, text: str, goal: float) -> Figure:
@@ -343,7 +343,7 @@ def lookup() -> Iterator[Opened]:
                 script.clear()
             return numbers
 
-        yield Opened(tuple(wanted), run)
+        yield Opened(tuple(wanted), run, turns=4)
 
 
 LOOKUP = [
@@ -354,9 +354,9 @@ LOOKUP = [
 
 
 PARTS = [
-    Part("overhead", "16 rows, 64 tokens each: the bare step, and what is around it", overhead, OVERHEAD, 50),
+    Part("overhead", "16 rows, 64 tokens each: the bare step, and what is around it", overhead, OVERHEAD, 110),
     Part("prefix", "512 shared tokens and 32 new ones; mixed load without anything shared", prefix, PREFIX, 60),
     Part("stall", "8 answers beside a prompt of 2048 tokens; seconds; quiet is before it and after it", stall, STALL, 66),
     Part("cancel", "16 answers of which 8 are left after 1 to 10 tokens", cancel, CANCEL, 35),
-    Part("lookup", "one row, drafts by prompt lookup on and off; tokens a second", lookup, LOOKUP, 40),
+    Part("lookup", "one row, drafts by prompt lookup on and off; tokens a second", lookup, LOOKUP, 75),
 ]

@@ -49,14 +49,14 @@ def test_the_paged_graph_takes_flat_batches_and_blocks() -> None:
     graph = paged_graph.read(pocket.FOLDER / "model.onnx", 256)
 
     caches = [f"{name}_cache.{layer}" for layer in range(2) for name in ("key", "value")]
-    taken = ["carried", *(f"coming/{stage}" for stage in range(4)), *(f"leaving/{stage}" for stage in range(1, 4))]
-    attention = ["past_lens/2", "subsequence_begins/2"]  # two halves of two layers, and attention in the first of each
+    taken = ["carried", *(f"coming/{stage}" for stage in range(3)), *(f"leaving/{stage}" for stage in range(1, 3))]
+    attention = ["past_lens/2", "subsequence_begins/2"]  # two halves of the first layer, and the second with what is behind it
     assert sorted(x.get_any_name() for x in graph.model.inputs) == sorted([*paged_graph.FEEDS, *caches, *taken, *attention])
     assert [x.get_any_name() for x in graph.model.outputs] == ["logits", "taken"]
-    assert graph.stages == 4
+    assert graph.stages == 3
 
 
-@pytest.mark.parametrize(("most", "stages", "attending"), [(1, 1, {0}), (2, 2, {0, 1}), (3, 2, {0, 1}), (4, 4, {0, 2}), (16, 4, {0, 2})])
+@pytest.mark.parametrize(("most", "stages", "attending"), [(1, 1, {0}), (2, 2, {0, 1}), (3, 3, {0, 2}), (16, 3, {0, 2})])
 def test_stages_are_halves_of_layers_or_as_many_of_them_as_keep_to_the_most(
     monkeypatch: pytest.MonkeyPatch, most: int, stages: int, attending: set[int]
 ) -> None:
@@ -66,6 +66,50 @@ def test_stages_are_halves_of_layers_or_as_many_of_them_as_keep_to_the_most(
     fed = {int(name.partition("/")[2] or 0) for name in (x.get_any_name() for x in graph.model.inputs) if name.startswith("past_lens")}
 
     assert (graph.stages, fed) == (stages, attending)
+
+
+def products_behind(graph: paged_graph.PagedGraph, name: str) -> list[str]:
+    """The matrix products that hang on one of its inputs."""
+    todo = [node for node in graph.model.get_parameters() if node.get_friendly_name() == name]
+    found: dict[str, str] = {}
+    while todo:
+        for reader in (target.get_node() for output in todo.pop().outputs() for target in output.get_target_inputs()):
+            if reader.get_friendly_name() not in found:
+                found[reader.get_friendly_name()] = reader.get_type_name()
+                todo.append(reader)
+    return sorted(name.rpartition("layers.")[2].removesuffix("/MatMul_Q4") for name, kind in found.items() if kind == "MatMul")
+
+
+def with_shaped_rows(model: onnx.ModelProto) -> None:
+    """Gives what the head takes the shape of the tokens, read from the tokens, as some exporters do."""
+    nodes = list(model.graph.node)
+    head = next(node for node in nodes if "logits" in node.output)
+    width = next(x for x in model.graph.initializer if x.name == "model.embed_tokens.weight").dims[1]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([width]), "width"))
+    shaping = [
+        onnx.helper.make_node("Shape", ["input_ids"], ["tokens"]),
+        onnx.helper.make_node("Concat", ["tokens", "width"], ["wide"], axis=0),
+        onnx.helper.make_node("Reshape", [head.input[0], "wide"], ["shaped"]),
+    ]
+    head.input[0] = "shaped"
+    place = nodes.index(head)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:place], *shaping, *nodes[place:]])
+
+
+def test_behind_the_last_attention_only_wanted_tokens_are_computed(tmp_path: Path) -> None:
+    """Nobody looks at a prompt's other tokens there. Where their number is read behind it they are all computed, with the same logits."""
+    shaped = edited(pocket.FOLDER, tmp_path / "shaped", with_shaped_rows)
+    folders = pocket.FOLDER, shaped
+    found = [products_behind(paged_graph.read(folder / "model.onnx", 256), "wanted") for folder in folders]
+    assert found == [["1/attn/o_proj", "1/mlp/down_proj", "1/mlp/gate_proj", "1/mlp/up_proj", "logits"], ["logits"]]
+
+    engines = [paged(folder) for folder in folders]
+    prompt, answer = RANDOM[:100], RANDOM[100:112]
+    narrow, wide = (forced_logits(engine, prompt, answer, chunk=40, drafts=2) for engine in engines)
+    for engine in engines:
+        engine.close()
+    assert np.array_equal(narrow, wide)
 
 
 def with_learned_positions(model: onnx.ModelProto) -> None:
@@ -100,7 +144,7 @@ def test_positions_that_are_read_outside_attention_rest_with_their_tokens(tmp_pa
         found.append(logits[company:])
         for row in (*range(company), 3):
             engine.withdraw(row)
-    assert engine.stages == 4
+    assert engine.stages == 3
     engine.close()
 
     assert np.array_equal(*found)
@@ -129,7 +173,7 @@ def test_exports_of_each_kind_compute_what_the_generator_computes(kind: str, fea
     folder = tiny(kind)
     engine = paged(folder)
     assert engine.describe()["graph_features"] == features
-    assert engine.stages == 4
+    assert engine.stages == 3
     for length in (5, 40, ORIGINAL + 16):
         prompt = RANDOM[:length]
         chosen, expected = generator_logits(folder, prompt, 16)

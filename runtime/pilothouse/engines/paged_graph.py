@@ -2,7 +2,7 @@
 
 The file's GroupQueryAttention keeps one KV buffer per row, which makes batches rectangular and prefixes a copy. OpenVINO's CPU plugin has
 the paged form of the same attention, so each such node becomes rotary embedding + paged attention: all rows' tokens go in as one flat
-batch, KV lives in shared blocks, and the head runs at the wanted positions only. What can't be carried exactly is refused by name.
+batch, KV lives in shared blocks, and what is behind the last attention runs at the wanted positions only. What can't be carried exactly is refused by name.
 """
 
 import re
@@ -16,7 +16,7 @@ import openvino as ov
 import openvino.op as op
 import openvino.opset15 as ops
 
-from pilothouse.engines import paged_operators
+from pilothouse.engines import paged_narrowing, paged_operators
 from pilothouse.engines.paged_stages import StagedGraph, parameter
 from pilothouse.engines.refusals import GraphRefused
 
@@ -80,6 +80,7 @@ class _Rewriter:
         self.context = context
         self.feeds = {name: parameter(name, [] if name == "max_context_len" else [-1], kind) for name, kind in FEEDS.items()}
         self.flat: list[Any] = []
+        self.attended: Any = None  # what the last attention answers
         self.tables: dict[str, Any] = {}
         self.original: int | None = None
         self.features: set[str] = set()
@@ -155,6 +156,7 @@ class _Rewriter:
         out = ops.reshape(paged.output(0), ops.constant(np.array([-1, 1, heads * size])), False)
         for target in list(node.output(0).get_target_inputs()):
             target.replace_source_output(out.output(0))
+        self.attended = out
         return key, value
 
     def _operator(
@@ -266,8 +268,7 @@ class _Rewriter:
             if not head.get_input_size():
                 raise _refused("its logits don't come from a matrix product")
             head = head.input_value(0).get_node()
-        wanted = ops.gather(head.input_value(0), self.feeds["wanted"], ops.constant(np.int64(0)))
-        head.input(0).replace_source_output(wanted.output(0))
+        paged_narrowing.narrow(head, self.attended, self.flat, self.feeds["wanted"])
 
     def _check_inputs(self, result: Any) -> None:
         """Whatever of the file's own inputs the logits still hang on is a part we did not carry."""

@@ -142,7 +142,8 @@ def _cuts(logits: Any, order: Sequence[Any]) -> tuple[list[Any], dict[str, int]]
                 readers[name, output.get_index()] = count
         if behind and [key[0] for key in readers] == [name] and _is_sum(node):
             places.append(node)
-    return stages.choose(places, behind)
+    # Behind the last attention few tokens are left (`paged_narrowing`): all of that goes with it.
+    return stages.choose(places[: max(behind.values(), default=0)], behind)
 
 
 def _sources(node: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-LEAST = 3  # places: with fewer a piece would be small, and nearly all it costs in one stage
+LEAST = 2  # places: with fewer a piece would be small, and nearly all it costs in one stage
 MOST = 16  # stages: each costs some copies of small tensors a step
 
 Place = TypeVar("Place")
