@@ -10,6 +10,7 @@ is not what is measured.
 """
 
 import argparse
+import os
 import signal
 import statistics
 import sys
@@ -79,6 +80,7 @@ def measure(part: Part, blocks: int) -> dict[str, Any]:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as bench.py has it: no peer is left
+    os.environ.pop("GLIBC_TUNABLES", None)  # ours here have them; a peer has what its own recipe says
     parser = argparse.ArgumentParser(prog="bench-engines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"all, or some of: {', '.join([*PARTS, 'chats'])}")
     parser.add_argument("--blocks", type=int, default=5)
