@@ -110,16 +110,16 @@ def overhead() -> Iterator[Opened]:
         raw = RawBatch(makers.model("onnx"), rows=16, context=256)
 
         def run(arm: str, seed: int) -> Numbers:
-            requests = even(seed, 16, 24, 64)
+            requests = even(seed, 16, 24, 32)
             if arm == "raw onnxruntime batch":
-                return {"tokens_per_second": raw.rate(24, 64)}
+                return {"tokens_per_second": raw.rate(24, 32)}
             name, _, way = arm.partition(" ")
             if way == "bare step":
                 return {"tokens_per_second": bare(engines[name], requests)}
             return {"tokens_per_second": _ask(loops[name], requests, GREEDY if way == "served" else drawn).steady}
 
         arms = [f"{name} {way}" for name in KINDS for way in ("bare step", "served", "served, drawn")]
-        yield Opened((*arms, "raw onnxruntime batch"), run, turns=3)
+        yield Opened((*arms, "raw onnxruntime batch"), run, turns=6)
 
 
 def _over(name: str, way: str, under: str, text: str, goal: float) -> Figure:
@@ -184,7 +184,7 @@ def prefix() -> Iterator[Opened]:
                 hits = [_ask(loop, [Request(shared + words(chance, 32), 1)]).ttft_p50 for _ in range(6)]
                 return numbers | {"ttft_cold": spread(cold).median, "ttft_hit": spread(hits).median}
 
-            yield Opened(tuple(lent), run)
+            yield Opened(tuple(lent), run, turns=3)
 
 
 PREFIX = [
@@ -354,8 +354,8 @@ LOOKUP = [
 
 
 PARTS = [
-    Part("overhead", "16 rows, 64 tokens each: the bare step, and what is around it", overhead, OVERHEAD, 110),
-    Part("prefix", "512 shared tokens and 32 new ones; mixed load without anything shared", prefix, PREFIX, 60),
+    Part("overhead", "16 rows, 32 tokens each, six times in turn: the bare step, and what is around it", overhead, OVERHEAD, 140),
+    Part("prefix", "512 shared tokens and 32 new ones; mixed load without anything shared", prefix, PREFIX, 85),
     Part("stall", "8 answers beside a prompt of 2048 tokens; seconds; quiet is before it and after it", stall, STALL, 66),
     Part("cancel", "16 answers of which 8 are left after 1 to 10 tokens", cancel, CANCEL, 35),
     Part("lookup", "one row, drafts by prompt lookup on and off; tokens a second", lookup, LOOKUP, 75),
