@@ -7,9 +7,7 @@ come after it, and the head, are computed for the wanted tokens only.
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import openvino as ov
-import openvino.opset15 as ops
+from pilothouse.engines.paged_stages import is_a_row_a_token, take
 
 
 def narrow(head: Any, attention: Any, sources: Sequence[Any], wanted: Any) -> None:
@@ -25,14 +23,14 @@ def narrow(head: Any, attention: Any, sources: Sequence[Any], wanted: Any) -> No
         for target in node.inputs()
         if (name := target.get_source_output().get_node().get_friendly_name()) in of_tokens and name not in behind
     ]
-    if head.get_friendly_name() not in behind or not all(_is_a_row_a_token(target.get_source_output()) for target in entering):
+    if head.get_friendly_name() not in behind or not all(is_a_row_a_token(target.get_source_output()) for target in entering):
         entering = [head.input(0)]
     taken: dict[tuple[str, int], Any] = {}
     for target in entering:
         source = target.get_source_output()
         key = source.get_node().get_friendly_name(), source.get_index()
         if key not in taken:
-            taken[key] = ops.gather(source, wanted, ops.constant(np.int64(0)))
+            taken[key] = take(source, wanted)
         target.replace_source_output(taken[key].output(0))
 
 
@@ -47,8 +45,3 @@ def _readers(nodes: Sequence[Any]) -> dict[str, Any]:
                     found[reader.get_friendly_name()] = reader
                     todo.append(reader)
     return found
-
-
-def _is_a_row_a_token(source: Any) -> bool:
-    shape = source.get_partial_shape()
-    return bool(source.get_element_type() == ov.Type.f32 and shape.rank.is_static and shape.rank.get_length() == 3 and shape[2].is_static)

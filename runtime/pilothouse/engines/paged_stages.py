@@ -55,7 +55,7 @@ class StagedGraph:
         if not self._cuts:
             return table
         if (name, stage) not in self._made:
-            self._made[name, stage] = _take(table, self._input(COMING, stage))
+            self._made[name, stage] = take(table, self._input(COMING, stage))
         return self._made[name, stage]
 
     def part(self, flat: Sequence[Any]) -> Any:
@@ -70,17 +70,17 @@ class StagedGraph:
         carried = parameter(CARRIED, [-1, 1, hidden], ov.Type.f32)
         self.parameters.append(carried)
         for node in flat:
-            node.input(0).replace_source_output(_take(node.input_value(0), self._input(COMING, 0)).output(0))
+            node.input(0).replace_source_output(take(node.input_value(0), self._input(COMING, 0)).output(0))
         leaving = []
         for stage, cut in enumerate(self._cuts, 1):
             _insert(cut.output(0), partial(self._exchange, carried, stage))
-            leaving.append(_take(cut, self._input(LEAVING, stage)))
+            leaving.append(take(cut, self._input(LEAVING, stage)))
         taken = ops.concat(leaving, 0)
         taken.output(0).set_names({TAKEN})
         return ops.result(taken)
 
     def _exchange(self, carried: Any, stage: int, rows: Any) -> Any:
-        return _take(ops.concat([rows, carried], 0), self._input(COMING, stage))
+        return take(ops.concat([rows, carried], 0), self._input(COMING, stage))
 
     def _input(self, name: str, stage: int) -> Any:
         if (name, stage) not in self._made:
@@ -89,7 +89,8 @@ class StagedGraph:
         return self._made[name, stage]
 
 
-def _take(table: Any, rows: Any) -> Any:
+def take(table: Any, rows: Any) -> Any:
+    """The `rows` of `table`, by index."""
     return ops.gather(table, rows, ops.constant(np.int32(0)))
 
 
@@ -161,11 +162,10 @@ def _is_fed(node: Any) -> bool:
 
 
 def _is_sum(node: Any) -> bool:
-    shape = node.output(0).get_partial_shape()
-    return bool(
-        node.get_type_name() == "Add"
-        and shape.rank.is_static
-        and shape.rank.get_length() == 3
-        and shape[2].is_static
-        and node.get_element_type() == ov.Type.f32
-    )
+    return bool(node.get_type_name() == "Add" and is_a_row_a_token(node.output(0)))
+
+
+def is_a_row_a_token(source: Any) -> bool:
+    """Whether an output is [tokens, 1, width] in float32, as all that layers hand on."""
+    shape = source.get_partial_shape()
+    return bool(source.get_element_type() == ov.Type.f32 and shape.rank.is_static and shape.rank.get_length() == 3 and shape[2].is_static)
