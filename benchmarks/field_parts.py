@@ -58,6 +58,15 @@ def _prefill(one: Peer, seed: int) -> Numbers:
     return {"tokens_per_second": 512 / one.run(even(seed, 1, 512, 1)).ttft_p50}
 
 
+def _prompts(one: Peer, seed: int) -> Numbers:
+    told = one.run(even(seed, 8, 512, 16))
+    return {"tokens_per_second": 8 * 512 / told.seconds, "ttft_p50": told.ttft_p50}
+
+
+def _length(one: Peer, seed: int) -> Numbers:
+    return {f"of_{tokens}": one.run(even(seed * 1000 + tokens, 1, tokens, 1)).ttft_p50 for tokens in LENGTHS}
+
+
 def _part(
     name: str,
     about: str,
@@ -74,6 +83,7 @@ def _beats(text: str, metric: str, other: str, goal: float, needs: str | None = 
     return Figure(text, (ours, metric), (other, metric), goal, needs=needs)
 
 
+LENGTHS = (24, 48, 80, 160)
 RATE = "tokens_per_second"
 PARTS = [
     _part(
@@ -114,5 +124,23 @@ PARTS = [
             _beats(SAME_PRECISION, RATE, "openvino f32", 1.0),
         ],
         60, turns=3,
+    ),
+    _part(
+        "prompts", "8 prompts of 512 tokens at once, answers of 16: tokens of prompts a second until the last answer's end", _prompts,
+        (*OURS, *OPENVINO, "llama"),
+        [
+            _beats("auto over the better of ours", RATE, "better", 0.95, None),
+            _beats("auto over OpenVINO GenAI", RATE, "openvino", 1.0),
+            _beats(SAME_PRECISION, RATE, "openvino f32", 1.0),
+            _beats("auto over llama.cpp's server", RATE, "llama", 1.5),
+        ], 120,
+    ),
+    _part(
+        "length", "one short prompt, seconds until the first answer by its length", _length, (*OURS, *OPENVINO, "llama"),
+        [
+            Figure(f"{text}, {tokens} tokens", ("auto", f"of_{tokens}"), (other, f"of_{tokens}"), 1.0, at_least=False, needs="int8")
+            for text, other in (("auto over OpenVINO GenAI", "openvino"), (SAME_PRECISION, "openvino f32"))
+            for tokens in LENGTHS
+        ], 40, turns=6,
     ),
 ]  # fmt: skip

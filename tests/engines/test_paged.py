@@ -250,6 +250,11 @@ def test_a_prompt_that_is_alone_has_a_step_of_twice_the_size_unless_one_was_set(
     engine.close()
 
 
+def test_work_is_given_to_threads_as_they_come_free(warm_step: PagedStep) -> None:
+    """Not in one part for each, which OpenVINO does where nothing else is asked for: parts of products are of 64 tokens then."""
+    assert warm_step._compiled.get_property("TBB_PARTITIONER").name == "AUTO"
+
+
 @pytest.mark.parametrize("seed", [5, 46])  # of 60 texts the two whose bits once differed: keys and values are rounded to fp16
 def test_pieces_behind_a_known_prefix_are_computed_as_the_whole(seed: int) -> None:
     """Nor does it show how what follows a prefix is cut: its first token, alone, has nobody of its own row before it."""

@@ -66,6 +66,7 @@ class PagedStep:
                 "ENABLE_CPU_PINNING": False,  # the container's cores are not ours alone
                 "INFERENCE_PRECISION_HINT": COMPUTE[dtype],
                 "KV_CACHE_PRECISION": PRECISIONS[kv_precision],
+                "TBB_PARTITIONER": "AUTO",  # halves, as by default, are of 64 tokens: a step of 65 would cost what one of 128 does
             },
         )
         self._features, self._vocabulary, self._layers, original = graph.features, graph.vocabulary, graph.layers, graph.original
