@@ -20,7 +20,7 @@ class LlamaServer:
 
     name = "llama.cpp server"
 
-    def __init__(self, python: Path, file: Path, *, rows: int, threads: int, log: Path, context: int = 4096) -> None:
+    def __init__(self, python: Path, file: Path, *, rows: int, threads: int, log: Path, context: int = 8192) -> None:
         self.facts: dict[str, Any] = {}
         self._python, self._file, self._log = python, file, log
         self._flags = [
