@@ -166,9 +166,12 @@ def prefix() -> Iterator[Opened]:
     """512 tokens that were computed before and 32 new ones, against 544 new ones; and what looking for prefixes costs where there are none."""
     turns = count()  # an arm that is measured again asks for other words: it would find those of before
     with _engines() as engines:
-        # Written once, as the store is when all of it was used: whoever writes to new memory first waits until the system gives it.
+        # Written once, as all of it is when it was used: whoever writes to new memory first waits until the system gives it, and the arm that
+        # keeps prefixes would always be the one.
         for array in engines["slots"]._engine._store._arrays:
             array[:] = 0
+        for tensor in engines["paged"]._engine._kv._tensors:
+            tensor.data[:] = 0
         lent = {f"{name} {way}": kind(engines[name]._engine) for name in KINDS for way, kind in (("on", Lent), ("off", Forgetful))}
         with _loops({arm: _settings(arm.split()[0]) for arm in lent}, lent) as loops:
 

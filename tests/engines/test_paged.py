@@ -1,8 +1,10 @@
 """What is the paged engine's own: 8-bit keys and values, and memory by blocks."""
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import openvino
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from pilothouse.engines.base import Logits, Work
 from pilothouse.engines.blocks import BLOCK
-from pilothouse.engines.paged import PagedStep
+from pilothouse.engines.paged import ALIGNED, PagedStep
 from pilothouse.engines.paged_batch import Batch
 from pilothouse.engines.paged_rows import Rows
 from pilothouse.engines.refusals import GraphRefused
@@ -253,6 +255,21 @@ def test_a_prompt_that_is_alone_has_a_step_of_twice_the_size_unless_one_was_set(
 def test_work_is_given_to_threads_as_they_come_free(warm_step: PagedStep) -> None:
     """Not in one part for each, which OpenVINO does where nothing else is asked for: parts of products are of 64 tokens then."""
     assert warm_step._compiled.get_property("TBB_PARTITIONER").name == "AUTO"
+
+
+def test_the_pool_asks_for_large_pages_and_lies_side_by_side() -> None:
+    """Of all layers in one mapping, so that large pages have two ends together and not two each; the memory is that of its blocks and one of nobody's."""
+    engine = make(kv_memory_bytes=8 << 20)
+    begins = sorted(tensor.data.__array_interface__["data"][0] for tensor in engine._kv._tensors)
+    last = begins[-1] - begins[0] + max(begins[1] - begins[0], begins[-1] - begins[-2])
+    assert last <= (8 << 20) + engine._kv.block_bytes + ALIGNED * len(begins)
+    for text in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text()):
+        begin, end = (int(edge, 16) for edge in text.split()[0].split("-"))
+        if begin <= begins[0] < end:
+            break
+    assert begins[0] + last <= end
+    assert "hg" in text.split("VmFlags:")[1].split()
+    engine.close()
 
 
 @pytest.mark.parametrize("seed", [5, 46])  # of 60 texts the two whose bits once differed: keys and values are rounded to fp16

@@ -6,7 +6,6 @@ only tokens that were computed take memory, and a slot that is let go gives it b
 
 import math
 import mmap
-from contextlib import suppress
 from itertools import chain
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from pilothouse.engines.blocks import BLOCK, Blocks
+from pilothouse.engines.large_pages import zeroed
 from pilothouse.engines.prefix import Chain, Tokens
 
 Array = NDArray[np.float32]
@@ -52,10 +52,10 @@ class PrefixStore:
     def __init__(self, memory: SlotMemory, available: int) -> None:
         self._memory = memory
         self.blocks = Blocks(available // (memory.token_bytes * BLOCK))
-        self._arrays: list[Array] = []
         heads, _, size = memory.shape
-        for _ in memory.buffers:
-            self._arrays.append(_zeros((self.blocks.count, heads, BLOCK, size)))
+        shape = (len(memory.buffers), self.blocks.count, heads, BLOCK, size)
+        count = math.prod(shape)
+        self._arrays: Array = np.frombuffer(zeroed(4 * count), np.float32, count).reshape(shape)
 
     def load(self, found: list[int], slot: int) -> None:
         """Copy blocks that were found into the beginning of a slot."""
@@ -102,12 +102,3 @@ class PrefixStore:
         heads, _, size = self._memory.shape
         _, head, token, number = buffer.strides
         return as_strided(buffer[slot], (heads, blocks, BLOCK, size), (head, BLOCK * token, token, number))
-
-
-def _zeros(shape: tuple[int, ...]) -> Array:
-    """Takes memory when it is written, in pages of 2 MiB where the system gives them: to write to small ones first takes ten times as long as copying."""
-    count = math.prod(shape)
-    memory = mmap.mmap(-1, max(1, 4 * count), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(AttributeError, OSError):  # not on Linux, or without such pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, np.float32, count).reshape(shape)
