@@ -53,8 +53,12 @@ class Lent:
 
 @contextmanager
 def _engines() -> Iterator[dict[str, Any]]:
-    """One engine of each kind, lent."""
+    """One engine of each kind, lent. Memory that it keeps was written to once, as all of it is some time after a start: whoever writes first waits until
+    the system gives it, and arms would have more and less of that."""
     engines = {name: ours.engine_of(makers.model("onnx"), _settings(name))() for name in KINDS}
+    engines["slots"]._store._arrays[:] = 0
+    for tensor in engines["paged"]._kv._tensors:
+        tensor.data[:] = 0
     try:
         yield {name: Lent(engine) for name, engine in engines.items()}
     finally:
@@ -166,12 +170,6 @@ def prefix() -> Iterator[Opened]:
     """512 tokens that were computed before and 32 new ones, against 544 new ones; and what looking for prefixes costs where there are none."""
     turns = count()  # an arm that is measured again asks for other words: it would find those of before
     with _engines() as engines:
-        # Written once, as all of it is when it was used: whoever writes to new memory first waits until the system gives it, and the arm that
-        # keeps prefixes would always be the one.
-        for array in engines["slots"]._engine._store._arrays:
-            array[:] = 0
-        for tensor in engines["paged"]._engine._kv._tensors:
-            tensor.data[:] = 0
         lent = {f"{name} {way}": kind(engines[name]._engine) for name in KINDS for way, kind in (("on", Lent), ("off", Forgetful))}
         with _loops({arm: _settings(arm.split()[0]) for arm in lent}, lent) as loops:
 
