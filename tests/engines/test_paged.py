@@ -257,6 +257,7 @@ def test_work_is_given_to_threads_as_they_come_free(warm_step: PagedStep) -> Non
     assert warm_step._compiled.get_property("TBB_PARTITIONER").name == "AUTO"
 
 
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="the kernel has no large pages")
 def test_the_pool_asks_for_large_pages_and_lies_side_by_side() -> None:
     """Of all layers in one mapping, so that large pages have two ends together and not two each; the memory is that of its blocks and one of nobody's."""
     engine = make(kv_memory_bytes=8 << 20)
