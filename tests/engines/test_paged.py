@@ -261,14 +261,15 @@ def test_work_is_given_to_threads_as_they_come_free(warm_step: PagedStep) -> Non
 def test_the_pool_asks_for_large_pages_and_lies_side_by_side() -> None:
     """Of all layers in one mapping, so that large pages have two ends together and not two each; the memory is that of its blocks and one of nobody's."""
     engine = make(kv_memory_bytes=8 << 20)
-    begins = sorted(tensor.data.__array_interface__["data"][0] for tensor in engine._kv._tensors)
-    last = begins[-1] - begins[0] + max(begins[1] - begins[0], begins[-1] - begins[-2])
-    assert last <= (8 << 20) + engine._kv.block_bytes + ALIGNED * len(begins)
+    places = sorted((tensor.data.__array_interface__["data"][0], tensor.byte_size) for tensor in engine._kv._tensors)
+    assert all(0 <= later - begin - size < ALIGNED for (begin, size), (later, _) in pairwise(places))
+    assert sum(size for _, size in places) <= (8 << 20) + engine._kv.block_bytes
+    first, last = places[0][0], sum(places[-1])
     for text in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text()):
         begin, end = (int(edge, 16) for edge in text.split()[0].split("-"))
-        if begin <= begins[0] < end:
+        if begin <= first < end:
             break
-    assert begins[0] + last <= end
+    assert last <= end
     assert "hg" in text.split("VmFlags:")[1].split()
     engine.close()
 
